@@ -1,0 +1,17 @@
+//! `flowferry._native`: the Rust cores as Python sees them. Bindings only, no logic.
+
+mod functions;
+mod hsl;
+mod probe;
+mod wire;
+
+use pyo3::prelude::*;
+
+/// The one native module. Each part registers its own names.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    functions::register(module)?;
+    hsl::register(module)?;
+    probe::register(module)?;
+    wire::register(module)
+}

@@ -1,0 +1,1 @@
+"""Flowferry: carry live flows and their state between network function instances."""
