@@ -9,15 +9,14 @@ and can be cleaned up by name (`flowferry testbed down --name …`) when their p
 
 import os
 import secrets
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from flowferry.testbed import functions, links, namespace
+from flowferry.testbed.commands import Commands
 from flowferry.testbed.links import End
-from flowferry.testbed.process import Stream
 from flowferry.testbed.run import Failpoint, Run
 
 
@@ -47,7 +46,7 @@ def address_hosts(hosts: Mapping[str, Host], *, static_neighbours: bool) -> None
                 links.neighbour(one.namespace, one.dev, other.ip6, other.mac)
 
 
-class Bare:
+class Bare(Commands):
     """What `Pair` and `Chain` share: a run, its namespaces by role, and commands in them."""
 
     def __init__(self, name: str | None, failpoint: Failpoint | None) -> None:
@@ -89,44 +88,6 @@ class Bare:
         if self._run is None:
             raise RuntimeError("use it as a context manager")
         return self._run
-
-    def run(
-        self,
-        ns: str,
-        argv: Sequence[str],
-        *,
-        check: bool = True,
-        timeout: float = 30.0,
-        input: str | None = None,
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end in a namespace, given by role or full name.
-
-        With `check`, an exit status other than 0 raises `subprocess.CalledProcessError`.
-        """
-        name = self.namespaces.get(ns, ns)
-        return self.owner.run(name, argv, check=check, timeout=timeout, input=input)
-
-    def popen(
-        self,
-        ns: str,
-        argv: Sequence[str],
-        *,
-        stdin: Stream = subprocess.DEVNULL,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        text: bool = False,
-        env: Mapping[str, str] | None = None,
-    ) -> "subprocess.Popen[Any]":
-        """Start a process in a namespace, given by role or full name; it is ended at the end."""
-        return self.owner.popen(
-            self.namespaces.get(ns, ns),
-            argv,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            text=text,
-            env=env,
-        )
 
     def _make_namespaces(self, run: Run, *roles: str) -> None:
         for role in roles:

@@ -65,16 +65,28 @@ def addresses(ns: str, dev: str, ip4: str, ip6: str) -> None:
     address detection, which would keep the address unusable for its first second.
     """
 
-    def work(ipr: IPRoute) -> None:
+    def work() -> None:
         for key, value in (("accept_ra", "0"), ("router_solicitations", "0"), ("accept_dad", "0")):
             namespace.write_sysctl(f"net/ipv6/conf/{dev}/{key}", value)
         namespace.write_sysctl(f"net/ipv6/conf/{dev}/disable_ipv6", "0")
-        number = index(ipr, dev)
-        for cidr in (ip4, ip6):
-            address, _, length = cidr.partition("/")
-            ipr.addr("add", index=number, address=address, prefixlen=int(length))
 
-    namespace.configure(ns, work)
+    namespace.call(ns, work)
+    for cidr in (ip4, ip6):
+        address(ns, dev, cidr)
+
+
+def address(ns: str, dev: str, cidr: str) -> None:
+    """Add one address with its prefix length to a device."""
+    plain, _, length = cidr.partition("/")
+    namespace.configure(
+        ns,
+        lambda ipr: ipr.addr("add", index=index(ipr, dev), address=plain, prefixlen=int(length)),
+    )
+
+
+def set_mtu(ns: str, dev: str, mtu: int) -> None:
+    """Set the largest packet a device sends, bytes without the Ethernet header."""
+    namespace.configure(ns, lambda ipr: ipr.link("set", index=index(ipr, dev), mtu=mtu))
 
 
 def neighbour(ns: str, dev: str, address: str, mac: str) -> None:

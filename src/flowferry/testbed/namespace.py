@@ -1,9 +1,9 @@
 """Network namespaces: make them, work inside them, remove them.
 
-A namespace is a property of a *thread*, so every piece of work here runs in a thread of its own that
-enters the namespace, does the work and ends. The caller's threads, and an asyncio loop if it has
-one, never change their namespace. pyroute2's own `NetNS` forks a child for each socket, which is
-slower and unsafe in a program with threads; `IPRoute` opened inside such a thread needs no child.
+A namespace is a property of a *thread*, so every piece of work here runs in a thread of its own
+that enters the namespace, does the work and ends. The caller's threads, and an asyncio loop if it
+has one, never change their namespace. pyroute2's own `NetNS` forks a child for each socket, which
+is slower and unsafe in a program with threads; `IPRoute` opened inside such a thread needs none.
 
 Namespaces are bound to /run/netns like those of `ip netns`, so that iproute2 sees them by name.
 """

@@ -2,7 +2,8 @@
 
 Everything is written to the run's journal *before* it is made, so that whatever a crash leaves is
 known to be ours. The journal lies in the run's directory, whose making is the exclusive claim to
-the name; undoing is idempotent, needs nothing but the journal, and touches nothing that is not in it.
+the name; undoing is idempotent, needs nothing but the journal, and touches nothing that is not in
+it.
 
 Order of undoing: processes (they hold the rest), mounts, namespaces (links and BPF attachments go
 with them), control groups, files. A run killed at any instant leaves at most what `undo` removes.
@@ -83,7 +84,9 @@ class Run:
                 ) from None
             break
         run = cls(name, secrets.token_hex(16), failpoint)
-        run.record("run", token=run.token)
+        owner = ProcessIdentity.of(os.getpid())
+        assert owner is not None
+        run.record("run", token=run.token, pid=owner.pid, started=owner.started)
         run.lock()
         run.step("claim")
         return run
@@ -114,6 +117,18 @@ class Run:
             for line in (self.directory / "journal").read_text().splitlines(keepends=True):
                 if line.endswith("\n"):
                     yield json.loads(line)
+
+    def detach(self) -> None:
+        """Say that the run is complete and is to outlive the process that made it."""
+        self.record("detached")
+
+    def crashed(self) -> bool:
+        """Whether the process that made the run died before it had detached or undone it."""
+        entries = list(self.journal())
+        if any(entry["kind"] == "detached" for entry in entries):
+            return False
+        owners = [e for e in entries if e["kind"] == "run"]
+        return not any(ProcessIdentity(e["pid"], e["started"]).alive() for e in owners)
 
     def step(self, name: str) -> None:
         """Say that a step is done. This is where tests make a set-up fail."""
@@ -238,6 +253,7 @@ class Run:
         check: bool = True,
         timeout: float = 30.0,
         input: str | None = None,
+        cgroups: Sequence[Path] = (),
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end (at most `timeout` seconds), its output captured as text.
 
@@ -250,6 +266,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cgroups=cgroups,
         )
         try:
             output, errors = child.communicate(input, timeout)
@@ -268,9 +285,8 @@ class Run:
 
     def undo(self) -> None:
         """Remove everything the run made. Idempotent; safe after a crash at any point."""
-        if not self.directory.is_dir():
+        if not self._lock_to_undo():
             return
-        self.step("undo")
         entries = list(self.journal())
         self._end_processes(entries)
         for entry in reversed(entries):
@@ -284,6 +300,20 @@ class Run:
         self.unlock()
         with suppress(OSError):
             ROOT.rmdir()  # unless another run is there
+
+    def _lock_to_undo(self) -> bool:
+        """Take the lock if there is still something to undo."""
+        if self._lock is None:
+            try:
+                self.lock()
+            except FileNotFoundError:
+                return False
+        try:
+            # Whoever held the lock before may have undone the run, and the lock file with it.
+            return os.path.samefile(f"/proc/self/fd/{self._lock}", self.directory / "lock")
+        except FileNotFoundError:
+            self.unlock()
+            return False
 
     def _end_processes(self, entries: list[dict[str, Any]]) -> None:
         process.end(
