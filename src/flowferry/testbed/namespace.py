@@ -133,6 +133,16 @@ def call(name: str, work: Callable[[], T], *, own_sys: bool = False) -> T:
     return _in_thread(inside)
 
 
+def throwaway(work: Callable[[], T]) -> T:
+    """Run `work` in a new namespace without a name, which goes with it."""
+
+    def inside() -> T:
+        _checked(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+        return work()
+
+    return _in_thread(inside)
+
+
 def configure(name: str, work: Callable[[IPRoute], T]) -> T:
     """Run `work` inside a namespace with a netlink socket there."""
 

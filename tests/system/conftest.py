@@ -1,0 +1,81 @@
+"""Fixtures for tests on real namespaces, switches and sockets; and the check that nothing is left.
+
+`testbed`, `netns_chain` and `netns_pair` are factories: call them with the options of `Testbed`,
+`Chain` or `Pair`, as often as needed; everything is taken down after the test.
+"""
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowferry.testbed import Chain, Pair, Testbed, TestbedError, preflight
+from flowferry.testbed.machine import Machine
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is a system test."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.system)
+
+
+@pytest.fixture(scope="session")
+def run_prefix() -> str:
+    """What the names of all runs of this session begin with."""
+    return f"t{secrets.token_hex(3)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(run_prefix: str) -> Iterator[None]:
+    """Fail the session if a run of ours, or any device in the root namespace, outlives it."""
+    try:
+        preflight.require()
+    except TestbedError as error:
+        pytest.fail(str(error), pytrace=False)
+    before = Machine.now()
+    yield
+    after = Machine.now()
+    left = after.beyond(before, run_prefix)
+    left |= {k: v for k, v in after.beyond(before).items() if k == "links"}
+    if left:
+        pytest.fail(f"left behind by this session: {left}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def run_name(run_prefix: str) -> Callable[[], str]:
+    """A source of run names that nobody else uses and the leak check knows."""
+    numbers = itertools.count(1)
+    return lambda: f"{run_prefix}-{next(numbers)}"
+
+
+@pytest.fixture
+def testbed(run_name: Callable[[], str]) -> Iterator[Callable[..., Testbed]]:
+    """Build testbeds: `tb = testbed(instances=2, function="bridge")`."""
+    with ExitStack() as stack:
+
+        def build(**options: Any) -> Testbed:
+            name = options.pop("name", None) or run_name()
+            return stack.enter_context(Testbed(name, **options))
+
+        yield build
+
+
+@pytest.fixture
+def netns_pair(run_name: Callable[[], str]) -> Iterator[Callable[..., Pair]]:
+    """Build h1 — h2: `pair = netns_pair(offloads=False)`."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Pair(name=run_name(), **options))
+
+
+@pytest.fixture
+def netns_chain(run_name: Callable[[], str]) -> Iterator[Callable[..., Chain]]:
+    """Build h1 — nf — h2 without switches: `chain = netns_chain(function="bridge")`."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Chain(name=run_name(), **options))
