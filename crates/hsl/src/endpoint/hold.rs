@@ -1,0 +1,99 @@
+//! A hold: the packets of all flows that match are kept, or sent on, until it is released.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::Side;
+use crate::matching::Match;
+
+/// Name of a hold; the controller uses the handover's id.
+pub type HoldId = u64;
+
+/// What a hold does with the flows it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Keep the packets of every flow that matches.
+    Capture,
+    /// Keep those of flows that this instance does not serve already (DESIGN.md §5, *prepare*).
+    Arm,
+    /// Send the packets after the flow: it has moved (DESIGN.md §5, *freeze*).
+    Stray,
+}
+
+/// What to hold.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// What becomes of the packets.
+    pub role: Role,
+    /// Which flows, as seen from the upstream side.
+    pub matching: Match,
+    /// Flows that belong to a higher rule and are left alone.
+    pub except: Vec<Match>,
+    /// On which sides.
+    pub sides: Vec<Side>,
+}
+
+/// Where a hold is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldState {
+    /// Packets are kept or sent on.
+    Holding,
+    /// They are being let go.
+    Releasing,
+    /// All flows are on the fast path.
+    Done,
+    /// Ended before its release was asked for, or with losses; `error` says why.
+    Aborted,
+}
+
+/// A hold's figures. Packets are counted as captured: a super-packet is one.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Figures {
+    /// Flows taken so far, each side counted.
+    pub flows: u64,
+    /// Packets captured here.
+    pub captured_packets: u64,
+    /// Bytes of packets kept now.
+    pub kept_bytes: usize,
+    /// The most bytes that were kept at once.
+    pub captured_bytes_peak: usize,
+    /// Packets that followed from another instance.
+    pub followed_packets: u64,
+    /// Packets sent on to another instance.
+    pub stray_packets: u64,
+    /// Packets written to the function.
+    pub released_packets: u64,
+    /// Packets that will never be delivered.
+    pub lost_packets: u64,
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub began_ns: u64,
+    /// When the release began; 0 before.
+    pub released_ns: u64,
+    /// When it was over; 0 before.
+    pub ended_ns: u64,
+}
+
+/// One hold and how it goes.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// Its name.
+    pub id: HoldId,
+    /// What was asked for.
+    pub spec: Spec,
+    /// Where it is.
+    pub state: HoldState,
+    /// What it did.
+    pub figures: Figures,
+    /// Why it was aborted.
+    pub error: Option<String>,
+    /// Flow sides in its hands.
+    pub(super) flows_left: usize,
+}
+
+impl Hold {
+    /// Whether it still takes flows or lets them go.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, HoldState::Holding | HoldState::Releasing)
+    }
+}

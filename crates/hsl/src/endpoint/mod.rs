@@ -1,0 +1,412 @@
+//! The endpoint: which packets are kept, in which order they go, and when a flow is free again.
+//!
+//! Pure: packets, commands and observations go in with the time; what the shell has to do comes
+//! out as [`Action`]s, in order, and packets to be written or sent on are pulled one by one, so
+//! that the shell sets the pace. The life of one flow on one side is the table in [`table`]; a
+//! [`Hold`] is the set of flows that one command takes.
+//!
+//! Order of packets: a flow's queue is written strays first, then captured. While any captured
+//! packet of a flow is outstanding the kernel programs go on capturing it, so what arrives during
+//! the release lands behind the queue here. The exchange of rules and the writing need therefore
+//! not be atomic.
+
+mod commands;
+mod frames;
+mod hold;
+mod packets;
+pub mod table;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde::Serialize;
+
+pub use frames::{Budget, Part};
+pub use hold::{Figures, Hold, HoldId, HoldState, Role, Spec};
+pub use table::{Duty, Event, State, Transition};
+
+use crate::key::{Key, Side};
+use crate::matching::Match;
+use frames::Queue;
+
+/// Rows of one side's rule table (FF_RULES).
+pub const RULES_PER_SIDE: usize = 64;
+
+/// What the programs do with packets that match, or with one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Let them on.
+    Pass,
+    /// Capture them.
+    Capture,
+    /// Capture them unless the flow is served here already.
+    Arm,
+}
+
+/// What the shell has to do, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put these rules, first match wins, in force on a side.
+    Rules(Side, Vec<(Match, Treatment)>),
+    /// Treat one flow so whatever the rules say; `None`: leave it to them.
+    Flow(Key, Option<Treatment>),
+    /// Nothing of the flow is outstanding: its counts may go.
+    DropCount(Key),
+    /// Tell whoever listens.
+    Notice(Notice),
+}
+
+/// News for people and controllers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Notice {
+    /// A hold changed its state.
+    Hold {
+        /// Which one.
+        hold: HoldId,
+        /// The new state.
+        state: HoldState,
+        /// Why, if it was aborted.
+        error: Option<String>,
+    },
+    /// The buffer is half full; the hold that fills it most is let go in order.
+    HalfFull {
+        /// The hold.
+        hold: HoldId,
+        /// Bytes kept.
+        used: usize,
+        /// Bytes that may be kept.
+        limit: usize,
+    },
+    /// Packets were lost.
+    Lost {
+        /// How many.
+        packets: u64,
+        /// Of which hold; 0: of none.
+        hold: HoldId,
+        /// By what.
+        why: String,
+    },
+}
+
+/// What became of a packet handed to the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is kept.
+    Kept,
+    /// Write it to the function now.
+    Write,
+    /// It waits in [`Endpoint::next_stray`].
+    SendOn,
+    /// The buffer is full: it is lost, and counted.
+    Lost,
+}
+
+/// Why a command was refused; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The id is taken.
+    #[error("hold {0} exists already; choose another id")]
+    Taken(HoldId),
+    /// There is no such hold.
+    #[error("there is no hold {0} that could be released; `flowferry hsl holds` lists them")]
+    Unknown(HoldId),
+    /// Two holds would fight for the same flows.
+    #[error("{new} overlaps {old} of hold {hold}; release that one first, or narrow the match")]
+    Overlap {
+        /// The match asked for.
+        new: String,
+        /// The match in force.
+        old: String,
+        /// Its hold.
+        hold: HoldId,
+    },
+    /// The programs' table is too small.
+    #[error(
+        "the holds in force would need {needed} rules, {RULES_PER_SIDE} fit; release some first"
+    )]
+    TooManyRules {
+        /// How many.
+        needed: usize,
+    },
+    /// No side to hold on.
+    #[error("a hold needs a side: upstream, downstream or both")]
+    NoSide,
+    /// The table does not allow it.
+    #[error("{flow:?} is {state:?}: {event:?} is not possible there")]
+    Illegal {
+        /// The flow.
+        flow: Key,
+        /// Its state.
+        state: State,
+        /// What was asked.
+        event: Event,
+    },
+}
+
+/// One flow on one side. Kept only while it is not `Passing`.
+#[derive(Debug)]
+struct FlowSide {
+    state: State,
+    /// Whose it is; 0 when it belongs to none.
+    hold: HoldId,
+    queue: Queue,
+    /// In the list of flows that have something to write.
+    listed: bool,
+}
+
+/// Called before each transition takes effect; failpoints hang here.
+pub type Hook = Box<dyn FnMut(&Transition) + Send>;
+
+/// See the module's head.
+pub struct Endpoint {
+    holds: BTreeMap<HoldId, Hold>,
+    flows: HashMap<Key, FlowSide>,
+    /// Flow sides with something to write, each once, served in turn.
+    ready: VecDeque<Key>,
+    strays: VecDeque<(HoldId, Side, Box<[u8]>)>,
+    budget: Budget,
+    /// Flows whose treatment was set one by one, by hold; undone when it ends.
+    treated: HashMap<HoldId, BTreeMap<Key, Treatment>>,
+    /// Upstream key to downstream key, where they differ.
+    aliases: HashMap<Key, Key>,
+    aliased: HashMap<Key, Key>,
+    actions: Vec<Action>,
+    hook: Option<Hook>,
+}
+
+impl Endpoint {
+    /// An endpoint that keeps at most `limit` bytes of packets.
+    pub fn new(limit: usize) -> Endpoint {
+        Endpoint {
+            holds: BTreeMap::new(),
+            flows: HashMap::new(),
+            ready: VecDeque::new(),
+            strays: VecDeque::new(),
+            budget: Budget::new(limit),
+            treated: HashMap::new(),
+            aliases: HashMap::new(),
+            aliased: HashMap::new(),
+            actions: Vec::new(),
+            hook: None,
+        }
+    }
+
+    /// Have `hook` called before each transition.
+    pub fn set_hook(&mut self, hook: Hook) {
+        self.hook = Some(hook);
+    }
+
+    /// What the shell has to do now; empties the list.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Every hold, the ended ones included, by id.
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.values()
+    }
+
+    /// Forget holds that have ended.
+    pub fn forget_ended(&mut self) {
+        self.holds.retain(|_, hold| hold.is_live());
+    }
+
+    /// Nothing is held, armed or on its way: the programs may rest.
+    pub fn is_idle(&self) -> bool {
+        self.flows.is_empty() && !self.holds.values().any(Hold::is_live)
+    }
+
+    /// How full the buffer is.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// State of a flow on its key's side.
+    pub fn state(&self, key: &Key) -> State {
+        self.flows
+            .get(key)
+            .map_or(State::Passing, |flow| flow.state)
+    }
+
+    /// How many flow sides are in each state but `Passing`: held, straying, releasing.
+    pub fn census(&self) -> [usize; 3] {
+        let count = |state| {
+            self.flows
+                .values()
+                .filter(|flow| flow.state == state)
+                .count()
+        };
+        [
+            count(State::Held),
+            count(State::Straying),
+            count(State::Releasing),
+        ]
+    }
+
+    /// Flow sides that wait for the kernel to let their last packets through.
+    pub fn draining(&self) -> Vec<Key> {
+        self.flows
+            .iter()
+            .filter(|(_, flow)| flow.state == State::Releasing && flow.queue.is_empty())
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Nothing of the flow is outstanding any more, and long enough.
+    pub fn settled(&mut self, key: Key) -> Result<(), Refusal> {
+        self.step(key, Event::Settled)
+    }
+
+    /// Packets of a flow will never come back from the kernel.
+    pub fn lost(&mut self, key: &Key, packets: u64, why: &str) {
+        let id = self.flows.get(key).map_or(0, |flow| flow.hold);
+        if let Some(hold) = self.holds.get_mut(&id) {
+            hold.figures.lost_packets += packets;
+        }
+        if packets > 0 {
+            let notice = Notice::Lost {
+                packets,
+                hold: id,
+                why: why.to_owned(),
+            };
+            self.actions.push(Action::Notice(notice));
+        }
+    }
+
+    /// Let go of everything without releasing it: packets have overtaken what is kept.
+    ///
+    /// `outstanding` is what the programs say was captured and never let through, per flow. Holds
+    /// end as aborted. Returns the packets lost: those outstanding, and the strays kept here.
+    pub fn discard(&mut self, outstanding: &[(Key, u64)], why: &str, now: u64) -> u64 {
+        let mut total = 0;
+        for (key, packets) in outstanding {
+            self.lost(key, *packets, why);
+            total += packets;
+        }
+        for key in self.flows.keys().copied().collect::<Vec<_>>() {
+            let strays = self.flows[&key].queue.lengths().0 as u64;
+            self.lost(&key, strays, why);
+            total += strays;
+            if self.step(key, Event::Discard).is_err() {
+                self.remove(&key); // entered, but never taken
+            }
+        }
+        let live: Vec<HoldId> = self
+            .holds
+            .values()
+            .filter(|hold| hold.is_live())
+            .map(|hold| hold.id)
+            .collect();
+        for id in live {
+            let hold = self.holds.get_mut(&id).expect("listed above");
+            hold.error.get_or_insert_with(|| why.to_owned());
+            self.end(id, now);
+        }
+        self.strays.clear();
+        self.publish_rules();
+        total
+    }
+
+    /// Let holds end whose flows are all free. To be called when both TAPs have been read empty
+    /// since the last command, so that no captured packet is unknown here.
+    pub fn sweep(&mut self, now: u64) {
+        let over: Vec<HoldId> = self
+            .holds
+            .values()
+            .filter(|hold| hold.state == HoldState::Releasing && hold.flows_left == 0)
+            .map(|hold| hold.id)
+            .collect();
+        for id in over {
+            self.end(id, now);
+        }
+    }
+
+    fn end(&mut self, id: HoldId, now: u64) {
+        for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
+            self.actions.push(Action::Flow(key, None));
+        }
+        let hold = self.holds.get_mut(&id).expect("the caller has it");
+        hold.state = if hold.error.is_some() {
+            HoldState::Aborted
+        } else {
+            HoldState::Done
+        };
+        hold.figures.ended_ns = now;
+        self.notice_hold(id);
+    }
+
+    /// Apply `event` to a flow by the table, with the duties that need no packet.
+    fn step(&mut self, key: Key, event: Event) -> Result<(), Refusal> {
+        let state = self.state(&key);
+        let illegal = || Refusal::Illegal {
+            flow: key,
+            state,
+            event,
+        };
+        let row = table::transition(state, event).ok_or_else(illegal)?;
+        if let Some(hook) = &mut self.hook {
+            hook(row);
+        }
+        self.insert(key, row.from).state = row.to;
+        let flow = self.flows.get_mut(&key).expect("inserted above");
+        match row.duty {
+            Duty::WriteOut if !flow.queue.is_empty() && !flow.listed => {
+                flow.listed = true;
+                self.ready.push_back(key);
+            }
+            Duty::SendOn => self.send_on(key),
+            Duty::Forget => {
+                self.actions.push(Action::DropCount(key));
+                self.remove(&key);
+            }
+            Duty::Lose => {
+                let id = flow.hold;
+                let bytes = flow.queue.bytes();
+                flow.queue.clear(&mut self.budget);
+                if let Some(hold) = self.holds.get_mut(&id) {
+                    hold.figures.kept_bytes -= bytes;
+                }
+                self.remove(&key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn send_on(&mut self, key: Key) {
+        let flow = self.flows.get_mut(&key).expect("the caller has it");
+        let (id, bytes) = (flow.hold, flow.queue.bytes());
+        let mut sent = 0;
+        while let Some((_, frame)) = flow.queue.pop(&mut self.budget) {
+            self.strays.push_back((id, key.side(), frame));
+            sent += 1;
+        }
+        if let Some(hold) = self.holds.get_mut(&id) {
+            hold.figures.kept_bytes -= bytes;
+            hold.figures.stray_packets += sent;
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(flow) = self.flows.remove(key) else {
+            return;
+        };
+        if flow.listed {
+            self.ready.retain(|other| other != key);
+        }
+        if let Some(hold) = self.holds.get_mut(&flow.hold) {
+            hold.flows_left -= 1;
+        }
+    }
+
+    fn notice_hold(&mut self, id: HoldId) {
+        if let Some(hold) = self.holds.get(&id) {
+            let notice = Notice::Hold {
+                hold: id,
+                state: hold.state,
+                error: hold.error.clone(),
+            };
+            self.actions.push(Action::Notice(notice));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Matches in OVS flow syntax, as masked words that the programs compare.
+//!
+//! A match reads from the upstream side; the downstream side uses its mirror. Understood:
+//! `*`, `ip icmp tcp udp sctp ipv6 icmp6 tcp6 udp6 sctp6 arp`, `nw_src nw_dst ipv6_src ipv6_dst`
+//! (with `/prefix`), `nw_proto`, `tp_src tp_dst` and their `tcp_… udp_…` spellings, `dl_src`,
+//! `dl_dst`, `dl_type`, `dl_vlan` (a VID, or `none`), `inner_vlan`. Fragments carry no ports, so
+//! a match on ports leaves them out (as Open vSwitch does for later fragments).
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use crate::key::{Key, Kind, Parsed, Side, VLAN_TAGGED};
+
+/// Which packets: those whose headers equal `value` where `mask` has ones.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Match {
+    text: String,
+    mask: Key,
+    value: Key,
+}
+
+/// A match that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("match {text:?}: {part:?} {problem}")]
+pub struct MatchError {
+    text: String,
+    part: String,
+    problem: String,
+}
+
+impl Match {
+    /// Every packet.
+    pub fn all() -> Match {
+        Match {
+            text: "*".to_owned(),
+            mask: Key::EMPTY,
+            value: Key::EMPTY,
+        }
+    }
+
+    /// Mask and value of the headers of packets that arrive on `side`, source in `low`.
+    pub fn on(&self, side: Side) -> (Key, Key) {
+        match side {
+            Side::Upstream => (self.mask, self.value),
+            Side::Downstream => (self.mirror(self.mask), self.mirror(self.value)),
+        }
+    }
+
+    /// The ends change places; an EtherType belongs to neither.
+    fn mirror(&self, mut key: Key) -> Key {
+        std::mem::swap(&mut key.low, &mut key.high);
+        if self.value.kind != Kind::L2 as u8 {
+            std::mem::swap(&mut key.low_port, &mut key.high_port);
+        }
+        key
+    }
+
+    /// Whether a flow, in either direction, belongs to this match.
+    pub fn covers_flow(&self, key: &Key) -> bool {
+        [false, true].into_iter().any(|swapped| {
+            self.covers(&Parsed {
+                key: *key,
+                ethertype: 0,
+                swapped,
+            })
+        })
+    }
+
+    /// Whether some packet belongs to both.
+    pub fn overlaps(&self, other: &Match) -> bool {
+        self.value
+            .octets()
+            .zip(self.mask.octets())
+            .zip(other.value.octets().zip(other.mask.octets()))
+            .all(|((a, mask_a), (b, mask_b))| (a ^ b) & mask_a & mask_b == 0)
+    }
+
+    /// Whether a packet that arrived on its key's side belongs to this match.
+    pub fn covers(&self, packet: &Parsed) -> bool {
+        let (mask, value) = self.on(packet.key.side());
+        let key = if packet.swapped {
+            packet.key.swapped()
+        } else {
+            packet.key
+        };
+        key.octets()
+            .zip(mask.octets())
+            .zip(value.octets())
+            .enumerate()
+            .all(|(at, ((octet, mask), value))| at == Key::SIDE_BYTE || octet & mask == value)
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Match({})", self.text)
+    }
+}
+
+impl FromStr for Match {
+    type Err = MatchError;
+
+    fn from_str(text: &str) -> Result<Match, MatchError> {
+        let mut found = Match {
+            text: text.to_owned(),
+            mask: Key::EMPTY,
+            value: Key::EMPTY,
+        };
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty() && *part != "*")
+        {
+            found.add(part).map_err(|problem| MatchError {
+                text: text.to_owned(),
+                part: part.to_owned(),
+                problem,
+            })?;
+        }
+        if text.trim().is_empty() {
+            return Err(MatchError {
+                text: text.to_owned(),
+                part: text.to_owned(),
+                problem: "is empty; write * for every packet".to_owned(),
+            });
+        }
+        Ok(found)
+    }
+}
+
+impl Match {
+    fn add(&mut self, part: &str) -> Result<(), String> {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim())),
+            None => (part, None),
+        };
+        let protocols = [
+            ("ip", Kind::Ipv4, None),
+            ("icmp", Kind::Ipv4, Some(1)),
+            ("tcp", Kind::Ipv4, Some(6)),
+            ("udp", Kind::Ipv4, Some(17)),
+            ("sctp", Kind::Ipv4, Some(132)),
+            ("ipv6", Kind::Ipv6, None),
+            ("icmp6", Kind::Ipv6, Some(58)),
+            ("tcp6", Kind::Ipv6, Some(6)),
+            ("udp6", Kind::Ipv6, Some(17)),
+            ("sctp6", Kind::Ipv6, Some(132)),
+        ];
+        let Some(value) = value else {
+            if name == "arp" {
+                return self.ethertype(0x0806);
+            }
+            let (_, kind, proto) = protocols
+                .iter()
+                .find(|(known, ..)| *known == name)
+                .ok_or("is no protocol; use ip, tcp, udp, icmp, sctp, ipv6, tcp6, … or *")?;
+            self.kind(*kind)?;
+            return proto.map_or(Ok(()), |proto| self.proto(proto));
+        };
+        match name {
+            "nw_src" | "ip_src" => self.ipv4(value, true),
+            "nw_dst" | "ip_dst" => self.ipv4(value, false),
+            "ipv6_src" => self.ipv6(value, true),
+            "ipv6_dst" => self.ipv6(value, false),
+            "nw_proto" | "ip_proto" => self.proto(number(value, 0xff)? as u8),
+            "tp_src" | "tcp_src" | "udp_src" | "sctp_src" => self.port(name, value, true),
+            "tp_dst" | "tcp_dst" | "udp_dst" | "sctp_dst" => self.port(name, value, false),
+            "dl_src" | "eth_src" => self.mac(value, true),
+            "dl_dst" | "eth_dst" => self.mac(value, false),
+            "dl_type" | "eth_type" => match number(value, 0xffff)? as u16 {
+                0x0800 => self.kind(Kind::Ipv4),
+                0x86dd => self.kind(Kind::Ipv6),
+                other => self.ethertype(other),
+            },
+            "dl_vlan" | "vlan_vid" => self.vlan(value, 0),
+            "inner_vlan" => self.vlan(value, 1),
+            _ => {
+                Err("is not understood; see `flowferry hsl hold --help` for the fields".to_owned())
+            }
+        }
+    }
+
+    fn kind(&mut self, kind: Kind) -> Result<(), String> {
+        if self.mask.kind != 0 && self.value.kind != kind as u8 {
+            return Err("contradicts an earlier part of the match".to_owned());
+        }
+        (self.mask.kind, self.value.kind) = (0xff, kind as u8);
+        Ok(())
+    }
+
+    fn proto(&mut self, proto: u8) -> Result<(), String> {
+        if self.value.kind == 0 || self.value.kind == Kind::L2 as u8 {
+            return Err("needs ip or ipv6 before it".to_owned());
+        }
+        if self.mask.proto != 0 && self.value.proto != proto {
+            return Err("contradicts an earlier part of the match".to_owned());
+        }
+        (self.mask.proto, self.value.proto) = (0xff, proto);
+        Ok(())
+    }
+
+    fn ethertype(&mut self, ethertype: u16) -> Result<(), String> {
+        self.kind(Kind::L2)?;
+        (self.mask.low_port, self.value.low_port) = ([0xff; 2], ethertype.to_be_bytes());
+        Ok(())
+    }
+
+    fn ipv4(&mut self, text: &str, source: bool) -> Result<(), String> {
+        let (address, prefix) = prefixed::<Ipv4Addr>(text, 32)?;
+        self.kind(Kind::Ipv4)?;
+        self.address(&address.octets(), prefix, source);
+        Ok(())
+    }
+
+    fn ipv6(&mut self, text: &str, source: bool) -> Result<(), String> {
+        let (address, prefix) = prefixed::<Ipv6Addr>(text, 128)?;
+        self.kind(Kind::Ipv6)?;
+        self.address(&address.octets(), prefix, source);
+        Ok(())
+    }
+
+    fn address(&mut self, octets: &[u8], prefix: u32, source: bool) {
+        let (mask, value) = match source {
+            true => (&mut self.mask.low, &mut self.value.low),
+            false => (&mut self.mask.high, &mut self.value.high),
+        };
+        for (at, octet) in octets.iter().enumerate() {
+            let bits = prefix.saturating_sub(at as u32 * 8).min(8);
+            mask[at] = (0xff00u16 >> bits) as u8;
+            value[at] = octet & mask[at];
+        }
+    }
+
+    fn port(&mut self, name: &str, text: &str, source: bool) -> Result<(), String> {
+        let proto = match name.split_once('_') {
+            Some(("tcp", _)) => Some(6),
+            Some(("udp", _)) => Some(17),
+            Some(("sctp", _)) => Some(132),
+            _ => None,
+        };
+        if let Some(proto) = proto {
+            self.proto(proto)?;
+        }
+        if !matches!(self.value.proto, 6 | 17 | 33 | 132 | 136) {
+            return Err("needs tcp, udp or sctp before it".to_owned());
+        }
+        let port = (number(text, 0xffff)? as u16).to_be_bytes();
+        match source {
+            true => (self.mask.low_port, self.value.low_port) = ([0xff; 2], port),
+            false => (self.mask.high_port, self.value.high_port) = ([0xff; 2], port),
+        }
+        Ok(())
+    }
+
+    fn mac(&mut self, text: &str, source: bool) -> Result<(), String> {
+        let octets: Vec<u8> = text
+            .split(':')
+            .map(|octet| u8::from_str_radix(octet, 16))
+            .collect::<Result<_, _>>()
+            .map_err(|_| "is no MAC address; write 02:00:00:00:00:01")?;
+        if octets.len() != 6 {
+            return Err("is no MAC address; write 02:00:00:00:00:01".to_owned());
+        }
+        self.kind(Kind::L2)
+            .map_err(|_| "matches only frames that are not IP; drop it".to_owned())?;
+        self.address(&octets, 48, source);
+        Ok(())
+    }
+
+    fn vlan(&mut self, text: &str, at: usize) -> Result<(), String> {
+        (self.mask.vlan[at], self.value.vlan[at]) = match text {
+            "none" => (VLAN_TAGGED | 0xfff, 0),
+            vid => (
+                VLAN_TAGGED | 0xfff,
+                VLAN_TAGGED | number(vid, 0xfff)? as u16,
+            ),
+        };
+        Ok(())
+    }
+}
+
+fn number(text: &str, greatest: u32) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed
+        .ok()
+        .filter(|number| *number <= greatest)
+        .ok_or_else(|| format!("is no number from 0 to {greatest}"))
+}
+
+fn prefixed<A: FromStr>(text: &str, bits: u32) -> Result<(A, u32), String> {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let address = address
+        .parse()
+        .map_err(|_| "is no address of that family".to_owned())?;
+    let prefix = if prefix.is_empty() {
+        bits
+    } else {
+        number(prefix, bits)?
+    };
+    Ok((address, prefix))
+}

@@ -1,0 +1,454 @@
+//! The programs of `bpf/hsl.bpf.c`: loaded, attached, and their maps as typed values.
+//!
+//! Maps and the links of the instance's own interfaces are pinned below one directory, so that
+//! they outlive the agent: the traffic goes on without it, and the next agent takes them over
+//! with all counts. On kernels from 6.6 the programs hang on TCX links, before that on a
+//! `clsact` filter with fixed priority and handle; either is replaced in one step.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use nix::net::if_::if_nametoindex;
+
+use super::control::ControlPage;
+use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Rule};
+use super::tap::Tap;
+use crate::key::{Key, Side};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
+
+/// Part of the pin path; to be raised with every change of a map's layout.
+const LAYOUT: &str = "v1";
+const NETLINK_PRIORITY: u16 = 50;
+const NETLINK_HANDLE: TcHandle = TcHandle::new(0, 0x821c);
+
+/// Why the programs could not be loaded, attached or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// An interface of the configuration does not exist.
+    #[error("interface {name} not found in this network namespace; check `interfaces` and `netns`")]
+    NoInterface {
+        /// As configured.
+        name: String,
+    },
+    /// The kernel refused the object, usually for want of rights.
+    #[error(
+        "the kernel refused the BPF programs: {0}; run as root on Linux 5.17 or later with BPF"
+    )]
+    Load(#[from] EbpfError),
+    /// The kernel's verifier refused a program.
+    #[error("the kernel refused the BPF program {name}: {source}; Linux 5.17 or later is needed")]
+    Verify {
+        /// The program.
+        name: String,
+        /// What the verifier said.
+        source: ProgramError,
+    },
+    /// The kernel refused to attach a program.
+    #[error("cannot attach to {name}: {source}")]
+    Attach {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// A map operation failed.
+    #[error("BPF map {map}: {source}")]
+    Map {
+        /// The map's name.
+        map: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// Pins cannot be kept there.
+    #[error(
+        "cannot keep pins in {path}: {source}; mount a BPF file system there (mount -t bpf bpf DIR)"
+    )]
+    Pin {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The TAP could not be made.
+    #[error("cannot make the TAP {name}: {source}; /dev/net/tun and CAP_NET_ADMIN are needed")]
+    Tap {
+        /// The device's name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// One side's interfaces.
+#[derive(Clone, Debug)]
+pub struct Interfaces {
+    /// The instance's own interface.
+    pub outer: String,
+    /// The HSL's end of the inner veth pair; `None` for functions the kernel itself forwards.
+    pub inner: Option<String>,
+    /// Name of the TAP to make.
+    pub tap: String,
+}
+
+/// The loaded programs of both sides and their maps.
+pub struct Programs {
+    sides: [Ebpf; 2],
+    interfaces: [Interfaces; 2],
+    pins: PathBuf,
+    /// The page shared with the programs.
+    pub control: ControlPage,
+    flows: HashMap<MapData, Key, Flow>,
+    modes: HashMap<MapData, Key, FlowMode>,
+    counts: HashMap<MapData, Key, Count>,
+    rules: Array<MapData, Rule>,
+    counters: PerCpuArray<MapData, Counters>,
+    bank: [u32; 2],
+}
+
+impl Programs {
+    /// Load the programs, taking over pinned maps, and hook them into the interfaces. Nothing is
+    /// captured before rules or modes say so.
+    pub fn attach(
+        interfaces: [Interfaces; 2],
+        pins: &Path,
+        table_size: u32,
+    ) -> Result<Programs, BpfError> {
+        let pins = pins.join(LAYOUT);
+        fs::create_dir_all(&pins).map_err(|source| BpfError::Pin {
+            path: pins.clone(),
+            source,
+        })?;
+        let mut sides = [
+            load(Side::Upstream, &pins, table_size)?,
+            load(Side::Downstream, &pins, table_size)?,
+        ];
+        let first = &mut sides[0];
+        let control = first.take_map("ff_control").expect("declared in hsl.bpf.c");
+        let Map::Array(control) = control else {
+            unreachable!("declared as an array")
+        };
+        let control = ControlPage::map(control.fd().as_fd()).map_err(|source| BpfError::Pin {
+            path: pins.join("ff_control"),
+            source,
+        })?;
+        let mut programs = Programs {
+            flows: take(first, "ff_flows")?,
+            modes: take(first, "ff_modes")?,
+            counts: take(first, "ff_counts")?,
+            rules: take(first, "ff_rules")?,
+            counters: take(first, "ff_counters")?,
+            sides,
+            interfaces,
+            pins,
+            control,
+            bank: [0; 2],
+        };
+        programs.hook_interfaces()?;
+        Ok(programs)
+    }
+
+    fn hook_interfaces(&mut self) -> Result<(), BpfError> {
+        for side in Side::ALL {
+            let at = side.index();
+            let Interfaces { outer, inner, .. } = self.interfaces[at].clone();
+            let index = |name: &str| {
+                if_nametoindex(name).map_err(|_| BpfError::NoInterface {
+                    name: name.to_owned(),
+                })
+            };
+            let (outer_index, inner_index) = (
+                index(&outer)?,
+                inner.as_deref().map(index).transpose()?.unwrap_or(0),
+            );
+            self.control.set_wiring(side, outer_index, inner_index);
+            if let Some(inner) = &inner {
+                let pin = self.pins.join(format!("link_inner_{side}"));
+                hook(
+                    &mut self.sides[at],
+                    "ff_inner_ingress",
+                    inner,
+                    TcAttachType::Ingress,
+                    Some(&pin),
+                )?;
+            }
+            let pin = self.pins.join(format!("link_{side}"));
+            hook(
+                &mut self.sides[at],
+                "ff_ingress",
+                &outer,
+                TcAttachType::Ingress,
+                Some(&pin),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Make a side's TAP and guard both its directions, then tell the programs of it.
+    pub fn open_tap(&mut self, side: Side) -> Result<Tap, BpfError> {
+        let name = &self.interfaces[side.index()].tap;
+        let tap = Tap::create(name).map_err(|source| BpfError::Tap {
+            name: name.clone(),
+            source,
+        })?;
+        let ebpf = &mut self.sides[side.index()];
+        hook(ebpf, "ff_tap_egress", name, TcAttachType::Egress, None)?;
+        hook(ebpf, "ff_tap_ingress", name, TcAttachType::Ingress, None)?;
+        self.control.set_tap(side, tap.index);
+        Ok(tap)
+    }
+
+    /// Take every program off and every pin away. Traffic of the veth shim stops with it.
+    pub fn detach(interfaces: &[Interfaces; 2], pins: &Path) -> io::Result<()> {
+        for each in interfaces {
+            for name in [Some(&each.outer), each.inner.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                let link = SchedClassifierLink::attached(
+                    name,
+                    TcAttachType::Ingress,
+                    NETLINK_PRIORITY,
+                    NETLINK_HANDLE,
+                    None,
+                );
+                drop(link); // detaches the filter, if this kernel had to use one
+            }
+        }
+        match fs::remove_dir_all(pins.join(LAYOUT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Make `rules`, highest priority first, the ones in force on `side`; all at once.
+    pub fn set_rules(&mut self, side: Side, rules: &[Rule]) -> Result<(), BpfError> {
+        let bank = self.bank[side.index()] ^ 1;
+        let base = (side.index() as u32 * 2 + bank) * RULES_PER_SIDE as u32;
+        for (at, rule) in rules.iter().take(RULES_PER_SIDE).enumerate() {
+            self.rules
+                .set(base + at as u32, rule, 0)
+                .map_err(in_map("ff_rules"))?;
+        }
+        self.bank[side.index()] = bank;
+        self.control
+            .set_rules(side, bank << 16 | rules.len() as u32);
+        Ok(())
+    }
+
+    /// Say what happens to one flow whatever the rules say; `None` leaves it to them.
+    pub fn set_mode(&mut self, key: &Key, mode: Option<Mode>) -> Result<(), BpfError> {
+        match mode {
+            Some(mode) => self.modes.insert(
+                key,
+                FlowMode {
+                    mode: mode as u32,
+                    zero: 0,
+                },
+                0,
+            ),
+            None => absent_is_fine(self.modes.remove(key)),
+        }
+        .map_err(in_map("ff_modes"))
+    }
+
+    /// The programs' counts of one flow.
+    pub fn count(&self, key: &Key) -> Option<Count> {
+        self.counts.get(key, 0).ok()
+    }
+
+    /// All flows the programs hold counts of.
+    pub fn counts(&self) -> Vec<(Key, Count)> {
+        self.counts.iter().flatten().collect()
+    }
+
+    /// Drop one flow's counts; only when nothing of it is outstanding.
+    pub fn drop_count(&mut self, key: &Key) -> Result<(), BpfError> {
+        absent_is_fine(self.counts.remove(key)).map_err(in_map("ff_counts"))
+    }
+
+    /// Drop all modes and counts; only while the programs fail open.
+    pub fn clear(&mut self) -> Result<(), BpfError> {
+        for key in self.modes.keys().flatten().collect::<Vec<_>>() {
+            self.set_mode(&key, None)?;
+        }
+        for (key, _) in self.counts() {
+            self.drop_count(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Flow accounting: what has gone on to the function, by key.
+    pub fn flows(&self) -> Vec<(Key, Flow)> {
+        self.flows.iter().flatten().collect()
+    }
+
+    /// Forget that a flow was served here.
+    pub fn disown(&mut self, key: &Key) -> Result<(), BpfError> {
+        absent_is_fine(self.flows.remove(key)).map_err(in_map("ff_flows"))
+    }
+
+    /// A side's counters, summed over the CPUs.
+    pub fn counters(&self, side: Side) -> Result<Counters, BpfError> {
+        let all = self
+            .counters
+            .get(&(side.index() as u32), 0)
+            .map_err(in_map("ff_counters"))?;
+        Ok(all
+            .iter()
+            .fold(Counters::default(), |sum, one| sum.plus(one)))
+    }
+
+    /// The interfaces of a side.
+    pub fn interfaces(&self, side: Side) -> &Interfaces {
+        &self.interfaces[side.index()]
+    }
+}
+
+fn load(side: Side, pins: &Path, table_size: u32) -> Result<Ebpf, BpfError> {
+    let mut loader = EbpfLoader::new();
+    let number = side as u8;
+    loader
+        .default_map_pin_directory(pins)
+        .override_global("ff_side", &number, true);
+    for map in ["ff_flows", "ff_modes", "ff_counts"] {
+        loader.map_max_entries(map, table_size);
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    // All at once, while the maps that they name are still open here.
+    for (name, program) in ebpf.programs_mut() {
+        <&mut SchedClassifier>::try_from(program)
+            .and_then(SchedClassifier::load)
+            .map_err(|source| BpfError::Verify {
+                name: name.to_owned(),
+                source,
+            })?;
+    }
+    Ok(ebpf)
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, BpfError> {
+    ebpf.take_map(name)
+        .expect("declared in hsl.bpf.c")
+        .try_into()
+        .map_err(in_map(name))
+}
+
+fn in_map(map: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map { map, source }
+}
+
+fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Attach `program` to `interface`; with `pin` it stays when this process ends, and what was
+/// pinned there before is replaced in one step.
+fn hook(
+    ebpf: &mut Ebpf,
+    program: &str,
+    interface: &str,
+    direction: TcAttachType,
+    pin: Option<&Path>,
+) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Attach {
+        name: interface.to_owned(),
+        source,
+    };
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(program)
+        .expect("declared in hsl.bpf.c")
+        .try_into()
+        .map_err(failed)?;
+    if let Some(pin) = pin
+        && let Ok(pinned) = PinnedLink::from_pin(pin)
+    {
+        let link = SchedClassifierLink::try_from(FdLink::from(pinned)).ok();
+        if let Some(Ok(id)) = link.map(|link| program.attach_to_link(link)) {
+            return keep(program, id, None);
+        }
+        // The interface it hung on is gone; a new one of that name needs a new link.
+        fs::remove_file(pin).map_err(|source| BpfError::Pin {
+            path: pin.to_owned(),
+            source,
+        })?;
+    }
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = match program.attach_with_options(interface, direction, tcx) {
+        Ok(id) => id,
+        Err(ProgramError::SyscallError(error)) if lacks_tcx(&error.io_error) => {
+            hook_filter(program, interface, direction).map_err(failed)?
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    match pin {
+        Some(pin) => keep(program, id, Some(pin)),
+        None => Ok(()),
+    }
+}
+
+fn lacks_tcx(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+type LinkId = aya::programs::tc::SchedClassifierLinkId;
+
+fn hook_filter(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<LinkId, ProgramError> {
+    // Refused if it is there already, which is what we want.
+    let _ = qdisc_add_clsact(interface);
+    let options = NlOptions {
+        priority: NETLINK_PRIORITY,
+        handle: NETLINK_HANDLE,
+        classid: None,
+    };
+    program
+        .attach_with_options(interface, direction, TcAttachOptions::Netlink(options))
+        .or_else(|_| {
+            let there = SchedClassifierLink::attached(
+                interface,
+                direction,
+                NETLINK_PRIORITY,
+                NETLINK_HANDLE,
+                None,
+            )
+            .map_err(|error| ProgramError::TcError(error.into()))?;
+            program.attach_to_link(there)
+        })
+}
+
+/// Let a link outlive this process. A TCX link needs a pin for that, a filter just must not be
+/// detached when the handle is dropped.
+fn keep(program: &mut SchedClassifier, id: LinkId, pin: Option<&Path>) -> Result<(), BpfError> {
+    let link = program.take_link(id).expect("attached by the caller");
+    if let (Ok(link), Some(pin)) = (TryInto::<FdLink>::try_into(link), pin) {
+        link.pin(pin).map_err(|error| BpfError::Pin {
+            path: pin.to_owned(),
+            source: io::Error::other(error),
+        })?;
+    }
+    Ok(())
+}

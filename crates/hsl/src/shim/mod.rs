@@ -1,0 +1,5 @@
+//! Shims.
+pub mod bpf;
+pub mod control;
+pub mod shared;
+pub mod tap;
