@@ -66,10 +66,10 @@ class Bare(Commands):
         self._run = Run.claim(self.name, failpoint=self._failpoint)
         try:
             self._build(self._run)
+            self._run.complete()
         except BaseException:
             self._run.undo()
             raise
-        self._run.unlock()
         return self
 
     def __exit__(

@@ -118,14 +118,20 @@ class Run:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
-    def detach(self) -> None:
-        """Say that the run is complete and is to outlive the process that made it."""
-        self.record("detached")
+    def complete(self, *, detach: bool = False) -> None:
+        """Say that everything is made; with `detach` it is to outlive the process that made it."""
+        self.record("complete", detached=detach)
+        self.step("complete")
+        self.unlock()
+
+    def is_complete(self) -> bool:
+        """Whether everything was made."""
+        return any(entry["kind"] == "complete" for entry in self.journal())
 
     def crashed(self) -> bool:
         """Whether the process that made the run died before it had detached or undone it."""
         entries = list(self.journal())
-        if any(entry["kind"] == "detached" for entry in entries):
+        if any(entry["kind"] == "complete" and entry["detached"] for entry in entries):
             return False
         owners = [e for e in entries if e["kind"] == "run"]
         return not any(ProcessIdentity(e["pid"], e["started"]).alive() for e in owners)
@@ -213,8 +219,12 @@ class Run:
         text: bool = False,
         env: Mapping[str, str] | None = None,
         cgroups: Sequence[Path] = (),
+        log: str | None = None,
     ) -> "subprocess.Popen[Any]":
-        """Start a process in a namespace; it ends with the run at the latest."""
+        """Start a process in a namespace; it ends with the run at the latest.
+
+        `log` only goes into the journal; `daemon` gives it.
+        """
         child = process.start(
             ns,
             argv,
@@ -229,7 +239,9 @@ class Run:
         self._children.append(child)
         identity = ProcessIdentity.of(child.pid)
         if identity is not None:
-            self.record("process", pid=identity.pid, started=identity.started, argv=list(argv))
+            self.record(
+                "process", pid=identity.pid, started=identity.started, argv=list(argv), log=log
+            )
         return child
 
     def daemon(
@@ -243,7 +255,13 @@ class Run:
     ) -> "subprocess.Popen[Any]":
         """Start a process that outlives this one; its output goes to the run's log `log`."""
         with (self.directory / f"{log}.log").open("ab") as file:
-            return self.popen(ns, argv, stdout=file, stderr=file, env=env, cgroups=cgroups)
+            return self.popen(ns, argv, stdout=file, stderr=file, env=env, cgroups=cgroups, log=log)
+
+    def daemons(self) -> Iterator[tuple[int, list[str], bool]]:
+        """Pid, command line and whether it still runs, of all that `daemon` started."""
+        for e in self.journal():
+            if e["kind"] == "process" and e["log"] is not None:
+                yield e["pid"], e["argv"], ProcessIdentity(e["pid"], e["started"]).alive()
 
     def run(
         self,

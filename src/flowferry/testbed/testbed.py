@@ -103,13 +103,11 @@ class Testbed(Commands):
             self._description = self._build(run)
             text = json.dumps(self._description.as_json(), indent=2) + "\n"
             (run.directory / DESCRIPTION).write_text(text)
-            if detach:
-                run.detach()
             run.step("description")
+            run.complete(detach=detach)
         except BaseException:
             self.down()
             raise
-        run.unlock()
         return self._description
 
     def down(self) -> None:
