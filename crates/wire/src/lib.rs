@@ -54,9 +54,10 @@ pub use keys::{KEY_MIN, Key, KeyError, KeyRing};
 pub use matching::{Masked, Match, Network};
 pub use message::{CONTROLLER, Message};
 pub use opener::{Opener, Rejection, Sealer, Verified};
-pub use parts::{Assembler, MAX_PARTS, PartError, split};
+pub use parts::{Assembler, PartError, split};
 pub use replay::{Replay, ReplayWindow, WINDOW};
 pub use report::{Counter, Counts, Reason, Report, Side};
 pub use tlv::{
-    InReplyTo, Kind, NAME_MAX, OPTIONAL, Part, Peer, STRATEGY_MAX, TEXT_MAX, TLV_HEADER_LEN, Tlv,
+    InReplyTo, Kind, MAX_PARTS, NAME_MAX, OPTIONAL, Part, Peer, STRATEGY_MAX, TEXT_MAX,
+    TLV_HEADER_LEN, Tlv,
 };

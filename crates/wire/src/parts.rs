@@ -10,33 +10,30 @@ use crate::frame::OVERHEAD;
 use crate::matching::Match;
 use crate::message::Message;
 use crate::report::Side;
-use crate::tlv::{Part, TLV_HEADER_LEN, Tlv};
+use crate::tlv::{MAX_PARTS, Part, TLV_HEADER_LEN, Tlv};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// Most parts of one list: at 100 IPv4 flows a frame, some 400,000 flows.
-pub const MAX_PARTS: u16 = 4096;
-
 const PART_LEN: usize = TLV_HEADER_LEN + 8;
 
-/// Split a message over as many as `mtu` demands; a message that fits comes back alone and as it is.
+/// Split a message over as many as `mtu` demands; a message that fits comes back alone.
 ///
-/// `list` numbers the list (see [`Part`]); a `Part` TLV in `message` is replaced.
+/// `list` numbers the list (see [`Part`]); a `Part` TLV in `message` itself is dropped.
 ///
 /// # Errors
 /// Those of [`Message::check`], and [`Unsendable::Unsplittable`].
 pub fn split(message: &Message, mtu: usize, list: u32) -> Result<Vec<Message>, Unsendable> {
     message.check()?;
+    let mut frame = message.clone();
+    frame.tlvs.retain(|tlv| !matches!(tlv, Tlv::Part(_)));
     let mtu = mtu.min(OVERHEAD + usize::from(u16::MAX));
-    if message.payload_len() <= mtu {
-        return Ok(vec![message.clone()]);
+    if frame.payload_len() <= mtu {
+        return Ok(vec![frame]);
     }
     let unsplittable = Unsendable::Unsplittable {
         command: message.command,
         mtu,
     };
-    let mut frame = message.clone();
-    frame.tlvs.retain(|tlv| !matches!(tlv, Tlv::Part(_)));
     let (flows, matches) = take_lists(&mut frame);
     let room = mtu
         .checked_sub(frame.payload_len() + PART_LEN)
@@ -108,16 +105,6 @@ fn put_lists(message: &mut Message, mut flows: Vec<Flow>, mut matches: Vec<Match
 /// Parts that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PartError {
-    /// More parts than allowed.
-    #[error("{command} from instance {from} comes in {parts} parts, {MAX_PARTS} are allowed")]
-    TooMany {
-        /// The command.
-        command: Command,
-        /// The sender.
-        from: u32,
-        /// Parts announced.
-        parts: u16,
-    },
     /// The number of parts has changed within one list.
     #[error(
         "{command} from instance {from} had {expected} parts, now {found}: \
@@ -187,13 +174,6 @@ impl Assembler {
             return Ok(Some(message));
         };
         let (command, from) = (message.command, message.from);
-        if parts > MAX_PARTS {
-            return Err(PartError::TooMany {
-                command,
-                from,
-                parts,
-            });
-        }
         let subject = Subject {
             handover: message.handover,
             from,
@@ -224,7 +204,7 @@ impl Assembler {
                 found: parts,
             });
         }
-        // `Message::check` has made sure that part < parts.
+        // `Tlv::check` has made sure that part < parts <= MAX_PARTS.
         joining.parts[usize::from(part)] = Some(message);
         if joining.parts.iter().any(Option::is_none) {
             return Ok(None);

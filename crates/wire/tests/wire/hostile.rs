@@ -216,6 +216,7 @@ fn bad_values_are_located() {
         ("empty strategy", &[0, 14, 0, 0], 44),
         ("newline in a name", &[0x80, 0x14, 0, 1, b'\n'], 44),
         ("part 2 of 2", &[0, 16, 0, 8, 0, 0, 0, 1, 0, 2, 0, 2], 44),
+        ("4097 parts", &[0, 16, 0, 8, 0, 0, 0, 1, 0, 2, 0x10, 1], 44),
         (
             "answer to nothing",
             &[0, 17, 0, 9, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0],

@@ -2,6 +2,7 @@
 
 mod golden;
 mod hostile;
+mod parts;
 mod properties;
 mod samples;
 mod security;

@@ -76,7 +76,7 @@ fn flow() -> impl Strategy<Value = Flow> {
 fn tlv() -> impl Strategy<Value = Tlv> {
     let counts = btree_map(select(Counter::ALL), any::<u64>(), 0..8);
     let report = (select(Reason::ALL), "\\PC{0,100}");
-    let part = (any::<u32>(), any::<[u16; 2]>());
+    let part = (any::<u32>(), [1..=MAX_PARTS, 1..=MAX_PARTS]);
     prop_oneof![
         matching().prop_map(Tlv::Match),
         matching().prop_map(Tlv::DownstreamMatch),
@@ -101,8 +101,8 @@ fn tlv() -> impl Strategy<Value = Tlv> {
         any::<u64>().prop_map(Tlv::Epoch),
         part.prop_map(|(list, [a, b])| Tlv::Part(Part {
             list,
-            part: a.min(b).saturating_sub(1),
-            parts: a.max(b).max(1),
+            part: a.min(b) - 1,
+            parts: a.max(b),
         })),
         (select(Command::ALL), any::<u64>())
             .prop_map(|(command, sequence)| Tlv::InReplyTo(InReplyTo { command, sequence })),
