@@ -2,7 +2,7 @@
 
 use super::{
     Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, Role, State,
-    table,
+    Treatment, table,
 };
 use crate::key::{Key, Parsed, Side};
 
