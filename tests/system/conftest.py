@@ -19,6 +19,7 @@ from flowferry.testbed.machine import Machine
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is a system test."""
     for item in items:

@@ -1,0 +1,52 @@
+# Every target sets the machine up first; that costs a second when there is nothing to do.
+SHELL := bash
+PATH := $(PATH):$(HOME)/.cargo/bin
+BIN := .venv/bin
+# crates/python holds bindings only and would need libpython to link a test.
+RUST_TESTS := --workspace --exclude flowferry-python
+CARGO_TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 \
+	&& echo "cargo nextest run --no-fail-fast --status-level fail" || echo "cargo test --quiet")
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test soak bench format lint clean help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## make this machine ready: packages, .venv, native module
+	@setup/setup.sh
+
+demo: setup ## scale out and in with live traffic on this machine
+	@$(BIN)/flowferry demo
+
+test: setup ## format check, lints, types, unit, property and system tests
+	@setup/stages.sh \
+	  format "$(BIN)/ruff format --check . && cargo fmt --all --check" \
+	  lint "$(BIN)/ruff check . && cargo clippy --quiet --workspace --all-targets -- -D warnings" \
+	  types "$(BIN)/mypy" \
+	  rust "$(CARGO_TEST) $(RUST_TESTS) && cargo test --quiet --doc $(RUST_TESTS)" \
+	  unit "$(BIN)/pytest -m 'not soak' --doctest-modules src tests --ignore=tests/system" \
+	  system "$(BIN)/pytest -m 'not soak' tests/system"
+
+soak: setup ## long repeats and fuzzing
+	@setup/stages.sh \
+	  soak "$(BIN)/pytest -m soak tests" \
+	  fuzz "fuzz/run wire 60"
+
+bench: setup ## an experiment: make bench NAME=...
+	@$(BIN)/flowferry bench $(NAME)
+
+format: setup ## put every file into the house format
+	@$(BIN)/ruff check --quiet --fix --exit-zero . && $(BIN)/ruff format . && cargo fmt --all
+
+lint: setup ## lints and types, without tests
+	@setup/stages.sh \
+	  lint "$(BIN)/ruff check . && cargo clippy --quiet --workspace --all-targets -- -D warnings" \
+	  types "$(BIN)/mypy"
+
+clean: ## remove build products, and what a crashed testbed left
+	@if [ -x $(BIN)/flowferry ]; then $(BIN)/flowferry testbed down --crashed; fi
+	@rm -rf target fuzz/target build .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv/.native-stamp
+	@rm -f src/flowferry/_native*.so
+	@find src tests -name __pycache__ -prune -exec rm -rf {} +
+	@echo "clean: build products removed"
