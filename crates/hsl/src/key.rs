@@ -249,8 +249,7 @@ impl Key {
     }
 
     fn ports(&mut self, segment: &[u8]) {
-        // TCP, UDP, DCCP, SCTP, UDP-Lite
-        if let (6 | 17 | 33 | 132 | 136, [a, b, c, d, ..]) = (self.proto, segment) {
+        if let (true, [a, b, c, d, ..]) = (has_ports(self.proto), segment) {
             self.low_port = [*a, *b];
             self.high_port = [*c, *d];
         }
@@ -344,6 +343,11 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.to_match(), self.side())
     }
+}
+
+/// TCP, UDP, DCCP, SCTP and UDP-Lite have ports.
+pub(crate) fn has_ports(proto: u8) -> bool {
+    matches!(proto, 6 | 17 | 33 | 132 | 136)
 }
 
 fn take_u16(bytes: &[u8]) -> Option<(u16, &[u8])> {

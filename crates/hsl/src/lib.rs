@@ -1,6 +1,7 @@
 //! The handover support layer: holds packets of live flows in front of an unmodified function
 //! and lets them go in order (DESIGN.md §4, SHarP §3.2, §3.4, §3.6).
 
+pub mod agent;
 pub mod endpoint;
 pub mod key;
 pub mod matching;

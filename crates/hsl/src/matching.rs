@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::key::{Key, Kind, Parsed, Side, VLAN_TAGGED};
+use crate::key::{Key, Kind, Parsed, Side, VLAN_TAGGED, has_ports};
 
 /// Which packets: those whose headers equal `value` where `mask` has ones.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -65,6 +65,26 @@ impl Match {
                 swapped,
             })
         })
+    }
+
+    /// The one flow that this match names, on the upstream side; `None` if it leaves the protocol
+    /// or an address open, or a port where the protocol has some.
+    pub fn flow(&self) -> Option<Key> {
+        let bytes = match self.value.kind {
+            4 => 4,
+            6 => 16,
+            2 => 6,
+            _ => return None,
+        };
+        let addresses = [self.mask.low, self.mask.high];
+        let exact = addresses
+            .iter()
+            .all(|mask| mask[..bytes].iter().all(|octet| *octet == 0xff));
+        let ports = self.mask.low_port == [0xff; 2]
+            && (self.value.kind == Kind::L2 as u8 || self.mask.high_port == [0xff; 2]);
+        let portless = self.value.kind != Kind::L2 as u8 && !has_ports(self.value.proto);
+        let protocol = self.value.kind == Kind::L2 as u8 || self.mask.proto == 0xff;
+        (exact && protocol && (ports || portless)).then(|| self.value.canonical().0)
     }
 
     /// Whether some packet belongs to both.
@@ -248,7 +268,7 @@ impl Match {
         if let Some(proto) = proto {
             self.proto(proto)?;
         }
-        if !matches!(self.value.proto, 6 | 17 | 33 | 132 | 136) {
+        if !has_ports(self.value.proto) {
             return Err("needs tcp, udp or sctp before it".to_owned());
         }
         let port = (number(text, 0xffff)? as u16).to_be_bytes();

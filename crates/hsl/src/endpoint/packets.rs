@@ -150,6 +150,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether something waits to be written.
+    pub fn has_writes(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Take the next packet to be written to the function, and its flow.
     pub fn next_write(&mut self) -> Option<(Key, Part, Box<[u8]>)> {
         let key = *self.ready.front()?;

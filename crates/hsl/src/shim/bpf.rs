@@ -193,6 +193,20 @@ impl Programs {
         Ok(())
     }
 
+    /// Whether the instance's interfaces are the ones that were hooked.
+    pub fn check_interfaces(&self) -> Result<(), BpfError> {
+        for (at, each) in self.interfaces.iter().enumerate() {
+            let wired = self.control.wiring(Side::ALL[at]);
+            let inner = each.inner.as_ref().map(|name| (name, wired.1));
+            for (name, index) in [Some((&each.outer, wired.0)), inner].into_iter().flatten() {
+                if if_nametoindex(name.as_str()) != Ok(index) {
+                    return Err(BpfError::NoInterface { name: name.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Make a side's TAP and guard both its directions, then tell the programs of it.
     pub fn open_tap(&mut self, side: Side) -> Result<Tap, BpfError> {
         let name = &self.interfaces[side.index()].tap;

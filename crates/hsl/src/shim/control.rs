@@ -77,6 +77,12 @@ impl ControlPage {
         set!(self, port[at].inner = inner);
     }
 
+    /// What [`ControlPage::set_wiring`] set: (outer, inner).
+    pub fn wiring(&self, side: Side) -> (u32, u32) {
+        let at = side.index();
+        (get!(self, port[at].outer), get!(self, port[at].inner))
+    }
+
     /// Where captured packets of a side go; 0 when there is no TAP.
     pub fn set_tap(&self, side: Side, index: u32) {
         let at = side.index();

@@ -93,6 +93,11 @@ impl Tap {
         })
     }
 
+    /// Whether the device still is there under its name.
+    pub fn is_alive(&self) -> bool {
+        if_nametoindex(self.name.as_str()).is_ok_and(|index| index == self.index)
+    }
+
     /// Read one frame with its header into `buffer`; `None` when none is waiting.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match nix::unistd::read(&self.file, buffer) {

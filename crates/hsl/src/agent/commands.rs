@@ -1,0 +1,293 @@
+//! Clients and their commands.
+
+use serde_json::{Value, json};
+
+use super::api::{self, Request};
+use super::lines::Lines;
+use super::{Agent, AgentError, Wait, now, strays, system};
+use crate::endpoint::{HoldId, HoldState, Role, Spec};
+use crate::key::Side;
+
+impl Agent {
+    /// Take in new clients, carry out what they ask, and send what they are owed.
+    pub(super) fn answer_clients(&mut self) -> Result<(), AgentError> {
+        while let Ok((stream, _)) = self.listener.accept() {
+            let client = Lines::new(stream).map_err(system("cannot take in a client"))?;
+            self.clients.insert(self.next_client, client);
+            self.next_client += 1;
+        }
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            let client = self.clients.get_mut(&id).expect("listed above");
+            let lines = client.receive();
+            let there = client.flush();
+            let Some(lines) = lines.filter(|_| there) else {
+                self.clients.remove(&id);
+                self.waits.retain(|(client, _)| *client != id);
+                continue;
+            };
+            for line in lines.iter().filter(|line| !line.is_empty()) {
+                let answer = match serde_json::from_str(line) {
+                    Ok(request) => self.carry_out(id, request),
+                    Err(error) => Some(api::failure(format!(
+                        "not understood: {error}; docs/hsl.md lists the commands"
+                    ))),
+                };
+                self.act()?;
+                if let Some(answer) = answer {
+                    self.send(id, &answer);
+                }
+            }
+        }
+        let time = now();
+        let late =
+            api::failure("the hold has not ended in time; `flowferry hsl holds` shows where it is");
+        self.finish_waits(
+            |wait| matches!(wait, Wait::Hold { deadline, .. } if *deadline < time),
+            &late,
+        );
+        Ok(())
+    }
+
+    fn send(&mut self, client: u64, answer: &Value) {
+        if self
+            .clients
+            .get_mut(&client)
+            .is_some_and(|client| !client.send(answer))
+        {
+            self.clients.remove(&client);
+        }
+    }
+
+    /// Answer and strike out the waits that `over` picks.
+    pub(super) fn finish_waits(&mut self, over: impl Fn(&Wait) -> bool, answer: &Value) {
+        let clients: Vec<u64> = self
+            .waits
+            .iter()
+            .filter(|(_, wait)| over(wait))
+            .map(|(client, _)| *client)
+            .collect();
+        self.waits.retain(|(_, wait)| !over(wait));
+        for client in clients {
+            self.send(client, answer);
+        }
+    }
+
+    /// Tell everyone who listens.
+    pub(super) fn publish(&mut self, event: &Value) {
+        let listeners: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.listens)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in listeners {
+            self.send(id, event);
+        }
+    }
+
+    /// The answer; `None` when it will come later.
+    fn carry_out(&mut self, client: u64, request: Request) -> Option<Value> {
+        let done = match request {
+            Request::Status => Ok(self.status()),
+            Request::Hold {
+                id,
+                role,
+                matching,
+                except,
+                sides,
+                peer,
+            } => self.hold(id, role, &matching, &except, sides, peer),
+            Request::Release { id, flow: None } => self
+                .endpoint
+                .release(id, now())
+                .map(|()| json!({}))
+                .map_err(|error| error.to_string()),
+            Request::Release {
+                id,
+                flow: Some(flow),
+            } => api::flow(&flow).and_then(|flow| {
+                let released = self.endpoint.release_flow(id, flow);
+                released
+                    .map(|()| json!({}))
+                    .map_err(|error| error.to_string())
+            }),
+            Request::Abort { id, why } => self
+                .endpoint
+                .abort(id, &why, now())
+                .map(|()| json!({}))
+                .map_err(|error| error.to_string()),
+            Request::Wait { id, timeout_ms } => return self.wait(client, id, timeout_ms),
+            Request::Holds => {
+                Ok(json!({ "holds": self.endpoint.holds().map(api::describe).collect::<Vec<_>>() }))
+            }
+            Request::ForgetEnded => {
+                self.endpoint.forget_ended();
+                Ok(json!({}))
+            }
+            Request::Flows { limit } => Ok(self.flows(limit)),
+            Request::Disown { flow } => api::flow(&flow).and_then(|flow| {
+                let gone = Side::ALL
+                    .into_iter()
+                    .try_for_each(|side| self.shim.disown(&flow.on(side)));
+                gone.map(|()| json!({})).map_err(|error| error.to_string())
+            }),
+            Request::Alias {
+                upstream,
+                downstream,
+            } => api::flow(&upstream).and_then(|upstream| {
+                self.endpoint.set_alias(upstream, api::flow(&downstream)?);
+                Ok(json!({}))
+            }),
+            Request::Unalias { upstream } => api::flow(&upstream).map(|upstream| {
+                self.endpoint.drop_alias(&upstream);
+                json!({})
+            }),
+            Request::Flush { side } => match self.flushes.begin(&mut *self.shim, side, now()) {
+                Ok(id) => {
+                    self.waits.push((client, Wait::Flush { id }));
+                    return None;
+                }
+                Err(error) => Err(format!("cannot flush: {error}")),
+            },
+            Request::Events => {
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.listens = true;
+                }
+                Ok(json!({}))
+            }
+            Request::Stop { detach } => {
+                self.begin_stop(detach);
+                Ok(json!({}))
+            }
+        };
+        Some(match done {
+            Ok(fields) => api::success(fields),
+            Err(error) => api::failure(error),
+        })
+    }
+
+    fn hold(
+        &mut self,
+        id: Option<HoldId>,
+        role: Role,
+        matching: &str,
+        except: &[String],
+        sides: Vec<Side>,
+        peer: Option<String>,
+    ) -> Result<Value, String> {
+        let parse = |text: &str| text.parse().map_err(|error| format!("{error}"));
+        let spec = Spec {
+            role,
+            matching: parse(matching)?,
+            except: except
+                .iter()
+                .map(|text| parse(text))
+                .collect::<Result<_, String>>()?,
+            sides,
+        };
+        let free = self.endpoint.holds().map(|hold| hold.id).max().unwrap_or(0) + 1;
+        let id = id.unwrap_or(free);
+        if self.stopping.is_some() {
+            return Err("the agent is ending; start it again first".to_owned());
+        }
+        match (role, &peer) {
+            (Role::Stray, None) => {
+                return Err("the role stray needs `peer`: where strays go".to_owned());
+            }
+            (Role::Stray, Some(address)) => self.connect(address)?,
+            (_, Some(_)) => return Err("`peer` goes with the role stray only".to_owned()),
+            (_, None) => {}
+        }
+        self.endpoint
+            .hold(id, spec, now())
+            .map_err(|error| error.to_string())?;
+        self.peers.of_hold.extend(peer.map(|address| (id, address)));
+        Ok(json!({ "id": id }))
+    }
+
+    fn connect(&mut self, address: &str) -> Result<(), String> {
+        if self.peers.senders.contains_key(address) {
+            return Ok(());
+        }
+        let trust = self
+            .trust
+            .as_mut()
+            .ok_or("strays are sent only with `keys` configured")?;
+        let sender = strays::Sender::connect(address, &trust.keys, &mut trust.sealer)
+            .map_err(|error| format!("cannot send strays to {address}: {error}"))?;
+        self.peers.senders.insert(address.to_owned(), sender);
+        Ok(())
+    }
+
+    fn wait(&mut self, client: u64, id: HoldId, timeout_ms: u64) -> Option<Value> {
+        let Some(hold) = self.endpoint.holds().find(|hold| hold.id == id) else {
+            return Some(api::failure(format!("there is no hold {id}")));
+        };
+        if !hold.is_live() {
+            return Some(api::success(api::describe(hold)));
+        }
+        let deadline = now().saturating_add(timeout_ms.saturating_mul(1_000_000));
+        self.waits.push((client, Wait::Hold { id, deadline }));
+        None
+    }
+
+    fn flows(&self, limit: usize) -> Value {
+        let mut flows = self.shim.flows();
+        flows.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.packets));
+        let time = now();
+        let list: Vec<Value> = flows
+            .iter()
+            .take(limit)
+            .map(|(key, flow)| {
+                json!({
+                    "flow": key.to_match(),
+                    "side": key.side(),
+                    "packets": flow.packets,
+                    "bytes": flow.bytes,
+                    "idle_ms": time.saturating_sub(flow.last_ns) as f64 / 1e6,
+                    "owned": true,
+                })
+            })
+            .collect();
+        json!({ "flows": list, "total": flows.len() })
+    }
+
+    /// Everything at a glance.
+    pub fn status(&self) -> Value {
+        let budget = self.endpoint.budget();
+        let [held, straying, releasing] = self.endpoint.census();
+        let mut holds = json!({ "holding": 0, "releasing": 0, "done": 0, "aborted": 0 });
+        for hold in self.endpoint.holds() {
+            let state = match hold.state {
+                HoldState::Holding => "holding",
+                HoldState::Releasing => "releasing",
+                HoldState::Done => "done",
+                HoldState::Aborted => "aborted",
+            };
+            holds[state] = json!(holds[state].as_u64().unwrap_or(0) + 1);
+        }
+        let counters = |side| self.shim.counters(side).ok();
+        let opener = self.trust.as_ref().map(|trust| &trust.frames);
+        json!({
+            "instance": self.config.instance,
+            "shim": self.config.shim,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": (now() - self.started_ns) as f64 / 1e6,
+            "epoch": self.shim.epoch(),
+            "tripped": self.shim.tripped(),
+            "buffer": { "used": budget.used(), "limit": budget.limit },
+            "flows": { "held": held, "straying": straying, "releasing": releasing },
+            "holds": holds,
+            "counters": { "upstream": counters(Side::Upstream), "downstream": counters(Side::Downstream) },
+            "lost_packets": self.lost,
+            "takeover_lost_packets": self.took_over,
+            "control": {
+                "accepted": opener.map_or(0, |opener| opener.accepted()),
+                "rejected": opener.map(|opener| {
+                    opener.rejected().collect::<std::collections::BTreeMap<_, _>>()
+                }),
+            },
+            "cpus": self.flushes.cpus(),
+        })
+    }
+}

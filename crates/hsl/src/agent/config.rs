@@ -1,0 +1,146 @@
+//! What the agent is told at its start (`flowferry hsl run --config FILE`, as JSON).
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::shim::bpf::Interfaces;
+
+/// The agent's configuration. docs/hsl.md describes each field; the schema that `--check` uses
+/// is `src/flowferry/hsl/config.schema.json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which instance this is.
+    pub instance: Instance,
+    /// Which shim.
+    pub shim: Kind,
+    /// Network namespace of the instance, by name; absent: the one the agent is started in.
+    pub netns: Option<String>,
+    /// The instance's interfaces.
+    pub interfaces: Names,
+    /// Directory on a BPF file system for pins.
+    pub pins: PathBuf,
+    /// Where the agent takes commands.
+    pub socket: PathBuf,
+    /// The most bytes of packets that are kept.
+    #[serde(default = "Config::default_buffer")]
+    pub buffer_bytes: usize,
+    /// Flows that can be accounted for, and flows that can be held.
+    #[serde(default = "Config::default_table")]
+    pub table_size: u32,
+    /// After this silence of the agent the programs fail open.
+    #[serde(default = "Config::default_timeout")]
+    pub heartbeat_timeout_ms: u64,
+    /// How long a flow keeps to the CPU of its last release.
+    #[serde(default = "Config::default_settle")]
+    pub settle_us: u64,
+    /// Keys of control frames and of the stream between agents; the first one signs.
+    #[serde(default)]
+    pub keys: Vec<KeyFile>,
+    /// Address and port where strays of other instances are taken in (needs `keys`).
+    pub strays_listen: Option<String>,
+    /// For tests: `TRANSITION:kill`, `TRANSITION:stop`, with `@N` for the Nth time.
+    pub failpoint: Option<String>,
+    /// For tests: take a marker as it comes, without the flush (DESIGN.md §4).
+    #[serde(default)]
+    pub trust_markers: bool,
+    /// For tests: milliseconds that the agent does nothing after each capture of 1,000 frames.
+    #[serde(default)]
+    pub stall_ms: u64,
+}
+
+/// An instance.
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// Its number in control frames, from 1.
+    pub id: u32,
+}
+
+/// The shims there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// In front of a function that the kernel itself forwards.
+    Kernel,
+    /// In front of an inner veth pair.
+    Veth,
+}
+
+/// Names of interfaces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    /// Faces the ingress switch.
+    pub upstream: String,
+    /// Faces the egress switch.
+    pub downstream: String,
+    /// The HSL's end of the inner pair, upstream.
+    pub inner_upstream: Option<String>,
+    /// The HSL's end of the inner pair, downstream.
+    pub inner_downstream: Option<String>,
+}
+
+/// A key of the deployment.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFile {
+    /// Its number in control frames.
+    pub id: u16,
+    /// File with the secret in hexadecimal digits.
+    pub file: PathBuf,
+}
+
+impl Config {
+    fn default_buffer() -> usize {
+        256 << 20
+    }
+
+    fn default_table() -> u32 {
+        65_536
+    }
+
+    fn default_timeout() -> u64 {
+        1_000
+    }
+
+    fn default_settle() -> u64 {
+        200
+    }
+
+    /// The interfaces of both sides, TAPs included; or what is missing.
+    pub fn wiring(&self) -> Result<[Interfaces; 2], String> {
+        let names = &self.interfaces;
+        let inner = match (self.shim, &names.inner_upstream, &names.inner_downstream) {
+            (Kind::Kernel, None, None) => [None, None],
+            (Kind::Veth, Some(up), Some(down)) => [Some(up.clone()), Some(down.clone())],
+            (Kind::Kernel, ..) => {
+                return Err("the kernel shim has no inner interfaces; remove \
+                            `interfaces.inner_…` or choose `shim: veth`"
+                    .to_owned());
+            }
+            (Kind::Veth, ..) => {
+                return Err("the veth shim needs `interfaces.inner_upstream` and \
+                            `interfaces.inner_downstream`"
+                    .to_owned());
+            }
+        };
+        let [up, down] = inner;
+        let tap = |letter| format!("ff{}{letter}", self.instance.id);
+        Ok([
+            Interfaces {
+                outer: names.upstream.clone(),
+                inner: up,
+                tap: tap('u'),
+            },
+            Interfaces {
+                outer: names.downstream.clone(),
+                inner: down,
+                tap: tap('d'),
+            },
+        ])
+    }
+}

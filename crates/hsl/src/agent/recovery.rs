@@ -1,0 +1,110 @@
+//! Starting over: after the programs have failed open, and after another agent's end.
+//!
+//! Whatever was captured and not let through is late now and must never be released. The
+//! programs' own counts say how much that is, to the packet, once everything in the kernel's
+//! queues has come through.
+
+use serde_json::json;
+
+use super::{Agent, AgentError, now, system};
+use crate::key::{Key, Side};
+use crate::shim::tap::VNET_HEADER;
+
+/// How long the flush may take before the counts are believed without it.
+const PATIENCE_NS: u64 = 2_000_000_000;
+
+impl Agent {
+    /// At the start: settle what an agent before us left outstanding.
+    pub(super) fn take_over(&mut self) -> Result<(), AgentError> {
+        let earlier = self.shim.epoch() > 0;
+        let lost = self.reset("an earlier agent ended while it held them")?;
+        if earlier {
+            self.took_over = Some(lost);
+            eprintln!(
+                "flowferry hsl: took over from an earlier agent; {lost} packets that it held are lost"
+            );
+        }
+        Ok(())
+    }
+
+    /// While running: throw away what is late and begin a new epoch.
+    pub(super) fn start_over(&mut self, why: &str) -> Result<(), AgentError> {
+        let lost = self.reset(why)?;
+        self.publish(&json!({
+            "event": "started_over",
+            "epoch": self.shim.epoch(),
+            "lost_packets": lost,
+            "why": why,
+        }));
+        eprintln!("flowferry hsl: {lost} packets lost and counted: {why}");
+        Ok(())
+    }
+
+    fn reset(&mut self, why: &str) -> Result<u64, AgentError> {
+        self.shim.trip();
+        self.shim.repair().inspect_err(|_| self.count_all_lost())?;
+        self.come_through()?;
+        let outstanding: Vec<(Key, u64)> = self
+            .shim
+            .counts()
+            .into_iter()
+            .filter(|(_, count)| count.outstanding > 0)
+            .map(|(key, count)| (key, count.outstanding as u64))
+            .collect();
+        let time = now();
+        let lost = self.endpoint.discard(&outstanding, why, time);
+        self.lost += lost;
+        self.act()?;
+        self.settling.clear();
+        self.still.clear();
+        self.shim.begin_epoch(now())?;
+        self.last_beat = now();
+        Ok(lost)
+    }
+
+    /// Flush both sides and throw away what is read meanwhile; its count stays outstanding.
+    fn come_through(&mut self) -> Result<(), AgentError> {
+        let began = now();
+        for side in Side::ALL {
+            self.flushes
+                .begin(&mut *self.shim, side, began)
+                .map_err(system("cannot flush"))?;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while !self.flushes.is_empty() && now() - began < PATIENCE_NS {
+            let mut any = false;
+            for side in Side::ALL {
+                while let Ok(Some(length)) = self.shim.read(side, &mut buffer) {
+                    any = true;
+                    if let Some(Some(flushed)) =
+                        self.flushes.on_frame(&buffer[VNET_HEADER..length], now())
+                    {
+                        self.on_flushed(flushed, now());
+                    }
+                }
+            }
+            if !any {
+                std::thread::yield_now();
+                self.flushes
+                    .retry(&mut *self.shim, now())
+                    .map_err(system("cannot flush"))?;
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// The interfaces are gone, and the function with them: say what that cost.
+    pub(super) fn count_all_lost(&mut self) {
+        let held: i64 = self
+            .shim
+            .counts()
+            .iter()
+            .map(|(_, count)| count.outstanding.max(0))
+            .sum();
+        self.lost += held as u64;
+        eprintln!(
+            "flowferry hsl: {held} packets lost and counted: the function's interfaces are gone"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! The stream of strays from one agent to another, over the management network.
+//!
+//! The taker greets with its instance id and a random number; the sender answers with a sealed
+//! control message about that number (`query`, the number as handover id), which shows that it
+//! has the deployment's key. Then come packets: length (4 bytes, network order, of side and
+//! frame), side (1 byte), frame with its virtio header. The stream is not encrypted; it belongs
+//! on a management network of its own until TLS is configured there.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use flowferry_wire::{Command, KeyRing, Message, Opener, Sealer};
+
+use crate::key::Side;
+use crate::shim::tap::MAX_READ;
+
+const GREETING: usize = 12;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The sending end.
+pub struct Sender {
+    stream: TcpStream,
+    output: VecDeque<u8>,
+}
+
+impl Sender {
+    /// Connect to the agent at `address` and prove that we belong together.
+    pub fn connect(address: &str, keys: &KeyRing, sealer: &mut Sealer) -> io::Result<Sender> {
+        let target = std::net::ToSocketAddrs::to_socket_addrs(address)?
+            .next()
+            .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "no such host"))?;
+        let mut stream = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let mut greeting = [0; GREETING];
+        stream.read_exact(&mut greeting)?;
+        let number = u64::from_be_bytes(greeting[4..].try_into().expect("eight"));
+        let to = u32::from_be_bytes(greeting[..4].try_into().expect("four"));
+        let mut message = Message::new(Command::Query, number, to);
+        let proof = sealer
+            .seal_payload(keys, &mut message, 1_500)
+            .map_err(io::Error::other)?;
+        stream.write_all(&(proof.len() as u16).to_be_bytes())?;
+        stream.write_all(&proof)?;
+        stream.set_nonblocking(true)?;
+        Ok(Sender {
+            stream,
+            output: VecDeque::new(),
+        })
+    }
+
+    /// Queue a packet.
+    pub fn push(&mut self, side: Side, frame: &[u8]) {
+        self.output.extend((frame.len() as u32 + 1).to_be_bytes());
+        self.output.push_back(side as u8);
+        self.output.extend(frame);
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn unsent(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Send what the socket takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(self.output.as_slices().0) {
+                Ok(length) => drop(self.output.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The taking end.
+pub struct Taker {
+    stream: TcpStream,
+    number: u64,
+    trusted: bool,
+    input: Vec<u8>,
+}
+
+impl Taker {
+    /// Greet an accepted connection. `number` must be unpredictable.
+    pub fn greet(mut stream: TcpStream, own: u32, number: u64) -> io::Result<Taker> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let mut greeting = own.to_be_bytes().to_vec();
+        greeting.extend(number.to_be_bytes());
+        stream.write_all(&greeting)?;
+        Ok(Taker {
+            stream,
+            number,
+            trusted: false,
+            input: Vec::new(),
+        })
+    }
+
+    /// Packets that have arrived, in order; an error when the stream is to be closed.
+    pub fn receive(
+        &mut self,
+        keys: &KeyRing,
+        opener: &mut Opener,
+    ) -> io::Result<Vec<(Side, Vec<u8>)>> {
+        let mut chunk = [0; 65_536];
+        let mut closed = false;
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    closed = true;
+                    break;
+                }
+                Ok(length) => self.input.extend(&chunk[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.input.len() > 4 * MAX_READ {
+                break;
+            }
+        }
+        let mut at = 0;
+        if !self.trusted {
+            let Some(proof) = record::<2>(&self.input, &mut at) else {
+                return if closed {
+                    Err(ErrorKind::UnexpectedEof.into())
+                } else {
+                    Ok(Vec::new())
+                };
+            };
+            let message = opener.open_payload(keys, proof).map_err(io::Error::other)?;
+            if message.handover != self.number || message.command != Command::Query {
+                return Err(io::Error::other("the proof is about another greeting"));
+            }
+            self.trusted = true;
+        }
+        let mut packets = Vec::new();
+        while let Some(record) = record::<4>(&self.input, &mut at) {
+            let [side @ (0 | 1), frame @ ..] = record else {
+                return Err(io::Error::other("a record that is no packet"));
+            };
+            packets.push((Side::ALL[usize::from(*side)], frame.to_vec()));
+        }
+        self.input.drain(..at);
+        if self.input.len() > 2 * MAX_READ {
+            return Err(io::Error::other("a record that is too long"));
+        }
+        if closed && packets.is_empty() {
+            Err(ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(packets)
+        }
+    }
+}
+
+/// The record at `at`, behind its length of `N` bytes; moves `at` behind it.
+fn record<'a, const N: usize>(input: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let length = input
+        .get(*at..*at + N)?
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    let record = input.get(*at + N..)?.get(..length)?;
+    *at += N + length;
+    Some(record)
+}
+
+impl AsFd for Taker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

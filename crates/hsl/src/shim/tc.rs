@@ -1,0 +1,183 @@
+//! The `kernel` and `veth` shims: BPF programs at the ingress of the instance's own interfaces.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use super::bpf::{BpfError, Interfaces, Programs};
+use super::shared::{Count, Counters, Flow, Mode, Rule};
+use super::tap::{Tap, VNET_HEADER};
+use super::{Outcome, Shim, Write};
+use crate::endpoint::Treatment;
+use crate::key::{Key, Side};
+use crate::matching::Match;
+
+/// Clocks of the programs, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// A heartbeat older than this means: no agent.
+    pub timeout: u64,
+    /// How long a flow keeps to the CPU of its last release.
+    pub settle: u64,
+}
+
+/// Either BPF shim; which one, the interfaces say.
+pub struct TcShim {
+    programs: Programs,
+    taps: [Tap; 2],
+    clocks: Clocks,
+}
+
+impl TcShim {
+    /// Attach to the interfaces, taking over what an earlier agent pinned. The programs fail
+    /// open until [`Shim::begin_epoch`].
+    pub fn attach(
+        interfaces: [Interfaces; 2],
+        pins: &Path,
+        table_size: u32,
+        clocks: Clocks,
+        marks: (u32, u32),
+    ) -> Result<TcShim, BpfError> {
+        let mut programs = Programs::attach(interfaces, pins, table_size)?;
+        programs.control.trip();
+        programs.control.set_marks(marks.0, marks.1);
+        let taps = [
+            programs.open_tap(Side::Upstream)?,
+            programs.open_tap(Side::Downstream)?,
+        ];
+        Ok(TcShim {
+            programs,
+            taps,
+            clocks,
+        })
+    }
+}
+
+impl Shim for TcShim {
+    fn readable(&self, side: Side) -> BorrowedFd<'_> {
+        self.taps[side.index()].as_fd()
+    }
+
+    fn read(&mut self, side: Side, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.taps[side.index()].read(buffer)
+    }
+
+    fn write(&mut self, side: Side, frame: &[u8], what: Write) -> io::Result<Outcome> {
+        self.programs.control.announce(side, what, 0);
+        self.taps[side.index()].write(frame)?;
+        Ok(self.programs.control.outcome(side))
+    }
+
+    fn forget(&mut self, key: &Key, packets: u32) -> io::Result<()> {
+        let mut frame = vec![0; VNET_HEADER];
+        frame.extend(key.to_frame());
+        self.programs
+            .control
+            .announce(key.side(), Write::Forget, packets);
+        self.taps[key.side().index()].write(&frame)
+    }
+
+    fn set_rules(&mut self, side: Side, rules: &[(Match, Treatment)]) -> Result<(), BpfError> {
+        let rules: Vec<Rule> = rules
+            .iter()
+            .map(|(matching, treatment)| {
+                let (mask, value) = matching.on(side);
+                Rule {
+                    mask,
+                    value,
+                    mode: mode(*treatment) as u32,
+                    zero: 0,
+                }
+            })
+            .collect();
+        self.programs.set_rules(side, &rules)
+    }
+
+    fn set_flow(&mut self, key: &Key, treatment: Option<Treatment>) -> Result<(), BpfError> {
+        self.programs.set_mode(key, treatment.map(mode))
+    }
+
+    fn set_active(&mut self, active: bool) {
+        self.programs.control.set_active(active);
+    }
+
+    fn count(&self, key: &Key) -> Option<Count> {
+        self.programs.count(key)
+    }
+
+    fn counts(&self) -> Vec<(Key, Count)> {
+        self.programs.counts()
+    }
+
+    fn drop_count(&mut self, key: &Key) -> Result<(), BpfError> {
+        self.programs.drop_count(key)
+    }
+
+    fn flows(&self) -> Vec<(Key, Flow)> {
+        self.programs.flows()
+    }
+
+    fn disown(&mut self, key: &Key) -> Result<(), BpfError> {
+        self.programs.disown(key)
+    }
+
+    fn counters(&self, side: Side) -> Result<Counters, BpfError> {
+        self.programs.counters(side)
+    }
+
+    fn beat(&mut self, now: u64) {
+        self.programs.control.beat(now);
+    }
+
+    fn tripped(&self) -> bool {
+        self.programs.control.tripped()
+    }
+
+    fn trip(&mut self) {
+        self.programs.control.trip();
+    }
+
+    fn epoch(&self) -> u32 {
+        self.programs.control.epoch()
+    }
+
+    fn check(&self) -> Result<(), BpfError> {
+        self.programs.check_interfaces()?;
+        match self.taps.iter().find(|tap| !tap.is_alive()) {
+            Some(tap) => Err(BpfError::NoInterface {
+                name: tap.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn repair(&mut self) -> Result<(), BpfError> {
+        self.programs.check_interfaces()?;
+        for side in Side::ALL {
+            if !self.taps[side.index()].is_alive() {
+                self.taps[side.index()] = self.programs.open_tap(side)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_epoch(&mut self, now: u64) -> Result<(), BpfError> {
+        for side in Side::ALL {
+            self.programs.set_rules(side, &[])?;
+        }
+        self.programs.clear()?;
+        self.programs.control.set_active(false);
+        self.programs
+            .control
+            .begin_epoch(now, self.clocks.timeout, self.clocks.settle);
+        Ok(())
+    }
+}
+
+fn mode(treatment: Treatment) -> Mode {
+    match treatment {
+        Treatment::Pass => Mode::Pass,
+        Treatment::Capture => Mode::Capture,
+        Treatment::Arm => Mode::Arm,
+    }
+}

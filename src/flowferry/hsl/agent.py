@@ -1,0 +1,158 @@
+"""Run an agent in a process of its own and end it: what the CLI, the demo and the tests share."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from flowferry.hsl.client import Client, HslError
+
+Shim = Literal["kernel", "veth"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Name, and number in control frames (from 1)."""
+
+    name: str
+    id: int
+
+
+@dataclass(frozen=True)
+class Interfaces:
+    """The instance's interfaces; the inner ones are the HSL's ends of the inner veth pairs."""
+
+    upstream: str
+    downstream: str
+    inner_upstream: str | None = None
+    inner_downstream: str | None = None
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A key of the deployment: its number, and a file with hexadecimal digits."""
+
+    id: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """What an agent is told; docs/hsl.md describes each field."""
+
+    instance: Instance
+    shim: Shim
+    interfaces: Interfaces
+    pins: str
+    socket: str
+    netns: str | None = None
+    buffer_bytes: int = 256 << 20
+    table_size: int = 65_536
+    heartbeat_timeout_ms: int = 1000
+    settle_us: int = 200
+    keys: list[KeyFile] = field(default_factory=list)
+    strays_listen: str | None = None
+    failpoint: str | None = None
+    trust_markers: bool = False
+    stall_ms: int = 0
+
+    def to_json(self) -> str:
+        """As the native agent reads it."""
+        return json.dumps(asdict(self))
+
+
+class Agent:
+    """An agent as a child process; a context manager that ends it."""
+
+    def __init__(self, config: Config, *, cpu: int | None = None) -> None:
+        """Start it and wait until it answers.
+
+        `cpu`: pin it there. Raises `HslError` with the agent's own line when it does not start.
+        """
+        self.config = config
+        command = [sys.executable, "-m", "flowferry.hsl", config.to_json()]
+        if cpu is not None:
+            command = ["taskset", "-c", str(cpu), *command]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._wait_until_ready(timeout=30.0)
+
+    def _wait_until_ready(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line.strip() != "ready" or time.monotonic() > deadline:
+            _, error = self.process.communicate(timeout=timeout)
+            lines = error.strip().splitlines()
+            raise HslError(lines[-1] if lines else "the agent ended without a word")
+
+    def client(self, timeout: float = 30.0) -> Client:
+        """A new connection to it."""
+        return Client(self.config.socket, timeout)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """kill -9; the programs and their pins stay."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def suspend(self) -> None:
+        """Stop the process (SIGSTOP) and return when it has stopped."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let a stopped process go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self, timeout: float = 30.0) -> dict[str, Any]:
+        """End it in order; its last status.
+
+        Raises `HslError` with its line when it failed.
+        """
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.result(timeout)
+
+    def result(self, timeout: float = 30.0) -> dict[str, Any]:
+        """Wait for its end; its last status."""
+        output, error = self.process.communicate(timeout=timeout)
+        if self.process.returncode != 0:
+            lines = error.strip().splitlines()
+            raise HslError(lines[-1] if lines else f"exit status {self.process.returncode}")
+        status = json.loads(output)
+        assert isinstance(status, dict)
+        return status
+
+    def __enter__(self) -> Self:
+        """The agent itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.communicate()
+
+
+def default_socket(directory: Path, instance: str) -> Path:
+    """Where an agent of that name listens below a run directory."""
+    return directory / f"hsl-{instance}.sock"
