@@ -269,7 +269,7 @@ def _print_table(result: runs.SendReport | runs.SinkReport, received: runs.Recei
         table.add_row("behind schedule", f"{_us(result['late_max_ns'])} at most")
     if received is not None:
         for name in ("received", "lost", "reordered", "duplicated", "unclassified", "sink_dropped"):
-            table.add_row(name.replace("_", " "), f"{received[name]:,}")  # type: ignore[literal-required]
+            table.add_row(name.replace("_", " "), f"{received[name]:,}")
         if received["foreign_run"] or received["malformed"]:
             foreign = (
                 f"{received['foreign_run']:,} of other runs, {received['malformed']:,} no probe"
@@ -279,7 +279,7 @@ def _print_table(result: runs.SendReport | runs.SinkReport, received: runs.Recei
         if delay is not None:
             what = "round trip" if result["role"] == "send" else "delay"
             for name in ("p50", "p90", "p99", "p999", "max"):
-                table.add_row(f"{what} {name}", _us(delay[name]))
+                table.add_row(f"{what} {name}", _us(delay[name]))  # type: ignore[literal-required]
         start = received["longest_gap_at_ns"] / 1e9
         table.add_row("longest gap", f"{_us(received['longest_gap_ns'])} at {start:.3f} s")
     console = Console()

@@ -1,1 +1,1 @@
-"""Flowferry: functions."""
+"""Example network functions, and one that makes delays and faults on purpose."""
