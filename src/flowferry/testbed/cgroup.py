@@ -6,7 +6,7 @@ also when the machine is idle.
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,17 +70,18 @@ def create(groups: Sequence[Path], share: float, version: int | None = None) -> 
         (target / "cpu.max").write_text(f"{quota} {PERIOD}")
 
 
-def remove(groups: Sequence[Path], rmdir: Callable[[Path], None] = Path.rmdir) -> None:
+def remove(groups: Iterable[Path]) -> None:
     """Remove groups, innermost first, and the common parent when it is empty.
 
     A group that still holds a process cannot be removed; that is an error worth seeing.
     """
-    for group in groups:
+    ours = sorted(set(groups), key=lambda group: len(group.parts), reverse=True)
+    for group in ours:
         with suppress(FileNotFoundError):
-            rmdir(group)
-    for parent in {group.parent for group in groups if group.parent.name == PARENT}:
+            group.rmdir()
+    for parent in {group.parent for group in ours if group.parent.name == PARENT}:
         try:
-            rmdir(parent)
+            parent.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
                 raise

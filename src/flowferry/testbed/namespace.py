@@ -22,6 +22,8 @@ from pyroute2 import IPRoute
 from flowferry.testbed.errors import TestbedError
 
 DIRECTORY = Path("/run/netns")
+#: Mounts below /sys that stay in sight of processes in a namespace.
+KEPT = ("/sys/fs/cgroup", "/sys/fs/bpf")
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MS_RDONLY = 1
@@ -209,8 +211,15 @@ def _share_directory() -> None:
 
 
 def _own_sys() -> None:
+    """Give the calling thread, and what it starts, a /sys of its namespace.
+
+    It is laid over the old one, of which the mounts that processes need are bound into the new.
+    """
     _checked(_libc.unshare(CLONE_NEWNS), "make a mount namespace")
     mount("", Path("/"), "none", MS_SLAVE | MS_REC)
     flags = os.statvfs("/sys").f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    unmount(Path("/sys"))
+    kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in KEPT if os.path.ismount(path)}
     mount("sysfs", Path("/sys"), "sysfs", flags)
+    for path, fd in kept.items():
+        mount(f"/proc/thread-self/fd/{fd}", Path(path), "none", MS_BIND | MS_REC)
+        os.close(fd)

@@ -88,7 +88,11 @@ class Run:
         assert owner is not None
         run.record("run", token=run.token, pid=owner.pid, started=owner.started)
         run.lock()
-        run.step("claim")
+        try:
+            run.step("claim")
+        except BaseException:
+            run.undo()
+            raise
         return run
 
     @classmethod
@@ -313,7 +317,7 @@ class Run:
                 with suppress(OSError):
                     namespace.unmount(Path(entry["path"]))
         self._remove_namespaces(entries)
-        cgroup.remove([Path(e["path"]) for e in reversed(entries) if e["kind"] == "cgroup"])
+        cgroup.remove(Path(e["path"]) for e in entries if e["kind"] == "cgroup")
         shutil.rmtree(self.directory)
         self.unlock()
         with suppress(OSError):
@@ -326,21 +330,25 @@ class Run:
                 self.lock()
             except FileNotFoundError:
                 return False
-        try:
-            # Whoever held the lock before may have undone the run, and the lock file with it.
-            return os.path.samefile(f"/proc/self/fd/{self._lock}", self.directory / "lock")
-        except FileNotFoundError:
-            self.unlock()
-            return False
+        # Whoever held the lock before may have undone the run, and the lock file with it.
+        with suppress(FileNotFoundError):
+            if os.path.samefile(f"/proc/self/fd/{self._lock}", self.directory / "lock"):
+                return True
+        self.unlock()
+        return False
 
     def _end_processes(self, entries: list[dict[str, Any]]) -> None:
-        process.end(
+        known = {
             ProcessIdentity(e["pid"], e["started"])
             for e in entries
             if e["kind"] == "process" and e["pid"] != os.getpid()
-        )
+        }
         if self.token:
-            process.end(process.carrying(self.token))
+            process.end(known | set(process.carrying(self.token)))
+            # What those may have started while they were ending.
+            process.end(process.carrying(self.token), grace=0.0)
+        else:
+            process.end(known)
         for child in self._children:
             child.wait()
             for stream in (child.stdin, child.stdout, child.stderr):

@@ -1,0 +1,206 @@
+"""What a testbed carries: every kind of frame, once, unharmed, both ways."""
+
+import json
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from flowferry.testbed import Testbed, namespace
+from flowferry.testbed.entries import CONTROL_ETHERTYPE
+
+ETH_P_ALL = 3
+SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING = 263, 8, 23
+TP_STATUS_VLAN_VALID = 0x10
+H1, H2 = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+IPV4 = b"\x08\x00"
+#: No host's IP stack answers to this; what we send, only we read.
+EXPERIMENT = b"\x88\xb5"
+QUIET = 0.3
+
+Build = Callable[..., Testbed]
+
+
+class Wire:
+    """A raw socket on a host's device; frames in and out as bytes, VLAN tags in their place."""
+
+    def __init__(self, ns: str, dev: str) -> None:
+        self.socket = namespace.call(ns, lambda: self._open(dev))
+
+    @staticmethod
+    def _open(dev: str) -> socket.socket:
+        one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        one.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        one.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        one.bind((dev, ETH_P_ALL))
+        return one
+
+    def send(self, frame: bytes) -> None:
+        self.socket.send(frame)
+
+    def receive(self) -> bytes:
+        frame, extra, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(20))
+        for level, kind, data in extra:
+            status, *_, tci, tpid = struct.unpack("IIIHHHH", data[:20])
+            if (level, kind) == (SOL_PACKET, PACKET_AUXDATA) and status & TP_STATUS_VLAN_VALID:
+                frame = frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
+        return frame
+
+    def collect(self, mark: bytes, expected: int, deadline: float = 5.0) -> list[bytes]:
+        """All frames holding `mark`, until `expected` came and then nothing for a while."""
+        found: list[bytes] = []
+        until = time.monotonic() + deadline
+        while (left := until - time.monotonic()) > 0:
+            patience = QUIET if len(found) >= expected else left
+            if not select.select([self.socket], [], [], patience)[0]:
+                break
+            frame = self.receive()
+            if mark in frame:
+                found.append(frame)
+        return found
+
+
+def wires(bed: Testbed) -> tuple[Wire, Wire]:
+    h1, h2 = bed.hosts["h1"], bed.hosts["h2"]
+    return Wire(h1.namespace, h1.dev), Wire(h2.namespace, h2.dev)
+
+
+def tag(vid: int, tpid: int = 0x8100) -> bytes:
+    return struct.pack("!HH", tpid, vid)
+
+
+def payload(mark: bytes, length: int) -> bytes:
+    return (mark + bytes(range(256)) * (length // 256 + 1))[:length]
+
+
+#: What stands between the two MAC addresses and the payload, and the payload's length.
+FRAMES = {
+    "smallest": (EXPERIMENT, 46),
+    "largest": (EXPERIMENT, 1500),
+    "vlan": (tag(7) + EXPERIMENT, 1500),
+    "vlan with priority": (tag(0xE007) + EXPERIMENT, 46),
+    "double vlan": (tag(7) + tag(8) + EXPERIMENT, 1496),
+    # The sending host itself allows no room for a provider tag.
+    "provider vlan": (tag(7, 0x88A8) + tag(8) + EXPERIMENT, 1492),
+    "802.2 length field": (struct.pack("!H", 100) + b"\xaa\xaa\x03", 97),
+    "fragment of nothing": (IPV4 + b"\x4f", 40),
+}
+MULTICAST = {
+    "broadcast": "ffffffffffff",
+    "IPv4 multicast": "01005e000001",
+    "IPv6 multicast": "333300000001",
+    "spanning tree": "0180c2000000",
+    "slow protocols": "0180c2000002",
+    "LLDP": "0180c200000e",
+}
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_every_kind_of_frame_crosses_once_and_unharmed(testbed: Build, instances: int) -> None:
+    one, other = wires(testbed(instances=instances))
+    for sender, receiver, macs in ((one, other, H2 + H1), (other, one, H1 + H2)):
+        frames = [
+            macs + header + payload(b"flowferry %s" % name.encode(), length)
+            for name, (header, length) in FRAMES.items()
+        ]
+        for frame in frames:
+            sender.send(frame)
+        # Frames of different kinds are different flows, which the switch may put in another order.
+        assert sorted(receiver.collect(b"flowferry", len(frames))) == sorted(frames)
+
+
+def test_multicast_crosses_once_however_many_instances(testbed: Build) -> None:
+    one, other = wires(testbed(instances=3))
+    frames = [
+        bytes.fromhex(group) + H1 + EXPERIMENT + payload(b"flowferry %s" % name.encode(), 60)
+        for name, group in MULTICAST.items()
+    ]
+    for frame in frames:
+        one.send(frame)
+    assert sorted(other.collect(b"flowferry", len(frames))) == sorted(frames)
+    assert one.collect(b"flowferry", 0) == []
+
+
+def test_jumbo_frames_cross(testbed: Build) -> None:
+    one, other = wires(testbed(instances=1, mtu=9000))
+    for header in (EXPERIMENT, tag(7) + EXPERIMENT):
+        frame = H2 + H1 + header + payload(b"flowferry", 9000)
+        one.send(frame)
+        assert other.collect(b"flowferry", 1) == [frame]
+
+
+def test_control_frames_from_a_host_are_dropped(testbed: Build) -> None:
+    one, other = wires(testbed())
+    forged = H2 + H1 + struct.pack("!H", CONTROL_ETHERTYPE) + payload(b"flowferry", 60)
+    honest = H2 + H1 + EXPERIMENT + payload(b"flowferry", 61)
+    one.send(forged)
+    one.send(honest)
+    assert other.collect(b"flowferry", 1) == [honest]
+
+
+@pytest.mark.parametrize("family", ["ip4", "ip6"])
+@pytest.mark.parametrize("ports", ["system", "afxdp", "afxdp-nonpmd"])
+def test_hosts_talk_tcp_over_every_port_type(testbed: Build, ports: str, family: str) -> None:
+    bed = testbed(ports=ports)
+    assert throughput(bed, getattr(bed.hosts["h2"], family)) > 20e6
+
+
+def test_a_rate_is_kept_and_reached(testbed: Build) -> None:
+    bed = testbed(instances=1, rate=50.0)
+    assert 40e6 < throughput(bed, bed.hosts["h2"].ip4) < 52e6
+
+
+def throughput(bed: Testbed, address: str) -> float:
+    """Bits per second of one TCP connection from h1 to h2 for a second."""
+    server = bed.popen("h2", ["iperf3", "-s", "-1", "--forceflush"], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    while b"listening" not in server.stdout.readline():
+        assert server.poll() is None
+    text = bed.run("h1", ["iperf3", "-c", address, "-t", "1", "--json"]).stdout
+    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"])
+
+
+def test_instances_reach_each_other_over_the_management_network(testbed: Build) -> None:
+    bed = testbed(instances=2)
+    first, second = bed.instances
+
+    def listen() -> socket.socket:
+        return socket.create_server((second.mgmt_ip, 0))
+
+    with namespace.call(second.namespace, listen) as server:
+        address = server.getsockname()
+        with (
+            namespace.call(
+                first.namespace, lambda: socket.create_connection(address, timeout=5)
+            ) as client,
+            server.accept()[0] as accepted,
+        ):
+            client.sendall(b"hello")
+            assert accepted.recv(5) == b"hello"
+            assert accepted.getpeername()[0] == first.mgmt_ip
+
+
+def test_steering_is_set_where_packets_are_received(testbed: Build) -> None:
+    bed = testbed(instances=1, steering=True)
+    for ns, dev in (("h1", "eth0"), ("h2", "eth0"), ("i1", "up"), ("i1", "down")):
+        masks = bed.run(ns, ["sh", "-c", f"cat /sys/class/net/{dev}/queues/rx-*/rps_cpus"]).stdout
+        assert set(masks.split()) != {"0"}, (ns, dev)
+    plain = testbed(instances=1)
+    assert int(plain.run("i1", ["cat", "/sys/class/net/up/queues/rx-0/rps_cpus"]).stdout, 16) == 0
+
+
+def test_a_cpu_share_holds_a_busy_loop_down(testbed: Build) -> None:
+    bed = testbed(instances=2, cpu_share=0.2)
+    loop = (
+        "import time; end = time.monotonic() + 1.0\n"
+        "while time.monotonic() < end: pass\n"
+        "print(time.process_time())"
+    )
+    used = float(bed.run("i1", ["python3", "-c", loop]).stdout)
+    assert 0.1 < used < 0.3
+    free = float(bed.run("h1", ["python3", "-c", loop]).stdout)
+    assert free > 0.4
