@@ -28,7 +28,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use crate::endpoint::{Action, Disposition, Endpoint, HoldId, Notice, Part};
+use crate::endpoint::{Action, Disposition, Endpoint, HoldId, Notice, Part, State};
 use crate::key::{ETHERTYPE_CONTROL, Key, Side};
 use crate::shim::bpf::{BpfError, Programs};
 use crate::shim::tap::{MAX_READ, VNET_HEADER};
@@ -369,6 +369,11 @@ impl Agent {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         for _ in 0..BATCH {
+            // Room first: what is not read yet waits in the TAP's own queue.
+            if self.endpoint.budget().half_full() && self.endpoint.has_writes() {
+                self.busy = true;
+                break;
+            }
             match self.shim.read(side, &mut buffer) {
                 Ok(None) => break,
                 Ok(Some(length)) => {
@@ -412,9 +417,19 @@ impl Agent {
         self.captured[side.index()] += 1;
         match self.endpoint.on_frame(&packet, frame, now()) {
             Disposition::Write => self.write_out(packet.key, frame, Write::Captured),
-            Disposition::Lost => self.give_up(&packet.key, 1, "the buffer was full"),
+            Disposition::Lost => {
+                self.lost += 1;
+                self.shim
+                    .forget(&packet.key, 1)
+                    .map_err(system("writing to the TAP"))
+            }
             Disposition::Kept | Disposition::SendOn => Ok(()),
         }
+    }
+
+    fn lose(&mut self, key: &Key, packets: u64, why: &str) {
+        self.lost += packets;
+        self.endpoint.lost(key, packets, why);
     }
 
     /// A packet that was captured will not return: tell the programs, and count it.
@@ -600,10 +615,7 @@ impl Agent {
             };
             match self.endpoint.on_follower(&packet, &frame, now()) {
                 Disposition::Write => self.write_out(packet.key, &frame, Write::Stray)?,
-                Disposition::Lost => {
-                    self.lost += 1;
-                    self.endpoint.lost(&packet.key, 1, "the buffer was full");
-                }
+                Disposition::Lost => self.lost += 1,
                 Disposition::Kept | Disposition::SendOn => {}
             }
         }
@@ -639,8 +651,9 @@ impl Agent {
             let quiet = time.saturating_sub(count.released_ns) > self.config.settle_us * 1_000;
             if count.outstanding <= 0 {
                 self.still.remove(&key);
-                if quiet {
-                    // Refused if it was taken again meanwhile.
+                // It may have been taken again since it was listed.
+                if quiet && self.endpoint.state(&key) == State::Releasing {
+                    self.lose(&key, count.overflowed, "the queue to the agent was full");
                     let _ = self.endpoint.settled(key);
                 }
             } else if !self.busy && self.stands_still(key, count.captured, count.released, time) {

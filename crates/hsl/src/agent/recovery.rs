@@ -48,8 +48,8 @@ impl Agent {
             .shim
             .counts()
             .into_iter()
-            .filter(|(_, count)| count.outstanding > 0)
-            .map(|(key, count)| (key, count.outstanding as u64))
+            .map(|(key, count)| (key, count.outstanding.max(0) as u64 + count.overflowed))
+            .filter(|(_, lost)| *lost > 0)
             .collect();
         let time = now();
         let lost = self.endpoint.discard(&outstanding, why, time);

@@ -1,0 +1,302 @@
+"""Faults of the handover layer end as DESIGN.md §8 says, the loss counted to the packet."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from numbered import Traffic, until
+
+from flowferry.hsl import Agent, HslError
+from flowferry.hsl.wiring import config_for
+from flowferry.testbed import namespace
+from flowferry.testbed.bare import Chain
+
+Build = Callable[..., Chain]
+SHIMS = ["bridge", "forwarder"]
+TIMEOUT_MS = 300  # of the heartbeat: short, so that the tests are
+
+
+def kept(agent: Agent) -> int:
+    """Captured packets over both sides, by the programs' own counters."""
+    with agent.client() as client:
+        counters = client.status()["counters"]
+    return sum(int(counters[side]["captured"]) for side in ("upstream", "downstream"))
+
+
+def start(chain: Chain, **fields: Any) -> Agent:
+    return Agent(config_for(chain, heartbeat_timeout_ms=TIMEOUT_MS, **fields))
+
+
+@pytest.mark.parametrize("function", SHIMS)
+def test_traffic_goes_on_when_a_resting_agent_is_killed(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    with start(chain) as agent, Traffic(chain, flows=3) as traffic:
+        with traffic.keep_sending(2000):
+            until(lambda: traffic.arrivals.total > 200, "traffic flows")
+            agent.kill()
+            before = traffic.arrivals.total
+            until(lambda: traffic.arrivals.total > before + 400, "traffic flows without an agent")
+            with start(chain) as successor, successor.client() as client:
+                before = traffic.arrivals.total
+                until(lambda: traffic.arrivals.total > before + 400, "traffic flows with the new")
+                assert client.status()["takeover_lost_packets"] == 0
+        traffic.settled(lost=0)
+
+
+@pytest.mark.parametrize("function", SHIMS)
+def test_agent_killed_in_a_capture_loses_what_it_held_and_its_successor_counts_it(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    with start(chain) as agent, Traffic(chain, flows=3) as traffic:
+        traffic.send(90)
+        traffic.settled(lost=0)
+        with agent.client() as client:
+            client.hold("udp")
+        traffic.send(300)
+        until(lambda: kept(agent) == 300, "300 packets are held")
+        agent.kill()
+        traffic.send(60)  # fails open
+        traffic.settled(lost=300)
+        with start(chain) as successor, successor.client() as client:
+            assert client.status()["takeover_lost_packets"] == 300
+            hold = client.hold("udp")
+            traffic.send(30)
+            client.release(hold)
+            client.wait(hold)
+            traffic.settled(lost=300)
+
+
+def test_agent_killed_under_traffic_loses_only_what_is_counted(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True, steering=True)
+    with start(chain) as agent, Traffic(chain, flows=8) as traffic:
+        with traffic.keep_sending(4000):
+            until(lambda: traffic.arrivals.total > 200, "traffic flows")
+            with agent.client() as client:
+                client.hold("udp")
+            until(lambda: kept(agent) > 400, "packets are held")
+            agent.kill()
+            before = traffic.arrivals.total
+            until(lambda: traffic.arrivals.total > before + 400, "traffic flows without an agent")
+        with start(chain) as successor, successor.client() as client:
+            lost = client.status()["takeover_lost_packets"]
+            assert lost > 400
+            traffic.settled(lost=lost)
+
+
+@pytest.mark.parametrize("function", SHIMS)
+def test_stopped_agent_lets_traffic_on_and_never_replays(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    with start(chain) as agent, Traffic(chain, flows=3) as traffic:
+        with traffic.keep_sending(3000):
+            until(lambda: traffic.arrivals.total > 200, "traffic flows")
+            client = agent.client()
+            hold = client.hold("udp")
+            until(lambda: kept(agent) > 300, "packets are held")
+            agent.suspend()
+            before = traffic.arrivals.total
+            until(lambda: traffic.arrivals.total > before + 400, "the programs fail open")
+            agent.resume()
+            ended = client.wait(hold)
+            before = traffic.arrivals.total
+            until(lambda: traffic.arrivals.total > before + 400, "traffic flows")
+        assert ended["state"] == "aborted"
+        assert "gone past" in ended["error"]
+        status = client.status()
+        assert status["lost_packets"] == ended["lost_packets"] > 300
+        traffic.settled(lost=status["lost_packets"])
+        hold = client.hold("udp")  # and it works again
+        traffic.send(30)
+        client.release(hold)
+        assert client.wait(hold)["state"] == "done"
+        traffic.settled(lost=status["lost_packets"])
+
+
+def test_agent_stopped_for_less_than_the_time_out_loses_nothing(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    config = config_for(chain, heartbeat_timeout_ms=60_000)
+    with Agent(config) as agent, Traffic(chain) as traffic:
+        client = agent.client()
+        with traffic.keep_sending(3000):
+            hold = client.hold("udp")
+            until(lambda: kept(agent) > 100, "packets are held")
+            agent.suspend()
+            before = traffic.sent
+            until(lambda: traffic.sent > before + 1000, "packets wait in the TAP")
+            agent.resume()
+            client.release(hold)
+            assert client.wait(hold)["lost_packets"] == 0
+        traffic.settled(lost=0)
+
+
+def test_resting_agent_stopped_and_resumed_disturbs_nothing(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    with start(chain) as agent, Traffic(chain) as traffic:
+        with traffic.keep_sending(2000):
+            agent.suspend()
+            time.sleep(3 * TIMEOUT_MS / 1e3)  # the fault itself: a stop longer than the time-out
+            agent.resume()
+            with agent.client() as client:
+                assert client.status()["lost_packets"] == 0
+                hold = client.hold("udp")
+                client.release(hold)
+                assert client.wait(hold)["state"] == "done"
+        traffic.settled(lost=0)
+
+
+def test_removed_tap_fails_open_and_is_made_anew(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    with start(chain) as agent, Traffic(chain, flows=3) as traffic:
+        client = agent.client()
+        with traffic.keep_sending(3000):
+            hold = client.hold("udp")
+            until(lambda: kept(agent) > 300, "packets are held")
+            chain.run("nf", ["ip", "link", "del", "dev", "ff1u"])
+            ended = client.wait(hold)
+            before = traffic.arrivals.total
+            until(lambda: traffic.arrivals.total > before + 300, "traffic flows")
+        assert ended["state"] == "aborted"
+        lost = client.status()["lost_packets"]
+        assert lost > 300
+        traffic.settled(lost=lost)
+        hold = client.hold("udp")
+        traffic.send(100)
+        until(lambda: client.holds()[-1]["captured_packets"] == 100, "the new TAP captures")
+        client.release(hold)
+        assert client.wait(hold)["lost_packets"] == 0
+        traffic.settled(lost=lost)
+
+
+@pytest.mark.parametrize("buffer_bytes", [16 << 10, 256 << 10])
+def test_half_full_buffer_lets_the_hold_go_in_order(netns_chain: Build, buffer_bytes: int) -> None:
+    chain = netns_chain(static_neighbours=True)
+    with start(chain, buffer_bytes=buffer_bytes) as agent, Traffic(chain, flows=3) as traffic:
+        client = agent.client()
+        hold = client.hold("udp")
+        traffic.send(buffer_bytes // 40)
+        ended = client.wait(hold)
+        assert ended["state"] == "aborted"
+        assert "half full" in ended["error"]
+        assert "buffer_bytes" in ended["error"]
+        assert ended["lost_packets"] == 0
+        assert buffer_bytes / 4 < ended["captured_bytes_peak"] <= buffer_bytes
+        traffic.settled(lost=0)
+        assert client.status()["buffer"]["used"] == 0
+
+
+def test_full_queue_to_a_stopped_agent_is_counted_to_the_packet(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    config = config_for(chain, heartbeat_timeout_ms=600_000)
+    with Agent(config) as agent, Traffic(chain, flows=2) as traffic:
+        chain.run("nf", ["ip", "link", "set", "dev", "ff1u", "txqueuelen", "500"])
+        client = agent.client()
+        hold = client.hold("udp")
+        agent.suspend()
+        traffic.send(2000)
+        agent.resume()
+        client.release(hold)
+        ended = client.wait(hold)
+        overflowed = client.status()["counters"]["upstream"]["overflowed"]
+        assert ended["lost_packets"] == client.status()["lost_packets"] == overflowed == 1500
+        traffic.settled(lost=1500)
+
+
+def test_agents_replaced_under_traffic_lose_nothing(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True, steering=True)
+    with Traffic(chain, flows=5) as traffic, traffic.keep_sending(3000):
+        for _ in range(5):
+            with start(chain) as agent, agent.client() as client:
+                client.hold("udp")
+                until(lambda agent=agent: kept(agent) > 50, "packets are held")  # type: ignore[misc]
+                assert agent.stop()["lost_packets"] == 0
+    with Traffic(chain) as after:
+        after.send(10)
+        after.settled(lost=0)
+    assert traffic.arrivals.disorder() == []
+    assert traffic.arrivals.total == traffic.sent
+
+
+def test_agent_ends_with_the_namespace_of_its_function(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    with start(chain) as agent, Traffic(chain) as traffic:
+        with agent.client() as client:
+            client.hold("udp")
+        traffic.send(200)
+        until(lambda: kept(agent) == 200, "packets are held")
+        namespace.remove(chain.namespaces["nf"])
+        with pytest.raises(HslError, match="is gone, and the function with it"):
+            agent.result()
+
+
+def test_agent_ends_with_the_function_behind_the_inner_pair(netns_chain: Build) -> None:
+    chain = netns_chain(function="forwarder", static_neighbours=True)
+    config = config_for(chain, heartbeat_timeout_ms=TIMEOUT_MS)
+    agent = Agent(config)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: agent.process.poll() is None and agent.kill())
+        traffic = stack.enter_context(Traffic(chain))
+        with agent.client() as client:
+            client.hold("udp")
+        traffic.send(200)
+        until(lambda: kept(agent) == 200, "packets are held")
+        chain.run("nf", ["ip", "link", "del", "dev", "iup"])
+        output, error = agent.process.communicate(timeout=20)
+        assert agent.process.returncode == 1, output
+        assert "200 packets lost and counted" in error
+        assert "iup not found" in error
+
+
+def test_two_agents_for_one_instance_are_one_too_many(netns_chain: Build) -> None:
+    chain = netns_chain()
+    with start(chain), pytest.raises(HslError, match="another agent answers"):
+        start(chain)
+
+
+def test_programs_and_pins_go_when_asked_to(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    with start(chain) as agent, agent.client() as client:
+        client.stop(detach=True)
+        agent.result()
+    listed = chain.run("nf", ["bpftool", "-j", "net", "show"]).stdout
+    assert "ff_ingress" not in listed
+    with Traffic(chain) as traffic:
+        traffic.send(10)
+        traffic.settled(lost=0)
+
+
+def test_garbage_and_nonsense_on_the_command_socket(netns_chain: Build) -> None:
+    chain = netns_chain()
+    with start(chain) as agent:
+        for line in [b"\xff\x00garbage\n", b"{}\n", b'{"op":"hold"}\n', b'{"op":"hold","match":"x"}\n']:
+            with agent.client() as client:
+                client._socket.sendall(line)
+                answer = client._line("nonsense")
+                assert answer["ok"] is False
+                assert answer["error"]
+        with agent.client() as client:
+            with pytest.raises(HslError, match="no hold 99"):
+                client.release(99)
+            with pytest.raises(HslError, match='"nw_src=10.0.0.300" is no address'):
+                client.hold("ip,nw_src=10.0.0.300")
+            first = client.hold("udp,tp_dst=1")
+            with pytest.raises(HslError, match=f"overlaps .* of hold {first}"):
+                client.hold("udp")
+            with pytest.raises(HslError, match="needs `peer`"):
+                client.hold("tcp", role="stray")
+            assert [hold["id"] for hold in client.holds()] == [first]
+
+
+def test_command_socket_is_for_root_alone(netns_chain: Build) -> None:
+    chain = netns_chain()
+    with start(chain) as agent:
+        mode = subprocess.run(
+            ["stat", "-c", "%a", agent.config.socket], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert mode == "600"
