@@ -107,6 +107,10 @@ class Client:
         )
         return int(answer["id"])
 
+    def turn(self, hold: int, role: Role, peer: str | None = None) -> None:
+        """Give a hold another role; what it keeps goes to `peer` first when it turns to `stray`."""
+        self.call("turn", id=hold, role=role, peer=peer)
+
     def release(self, hold: int, flow: str | None = None) -> None:
         """Let a hold's packets go in order; or those of one flow only."""
         self.call("release", id=hold, flow=flow)

@@ -33,6 +33,15 @@ pub enum Request {
         /// Where strays go (`host:port` of another agent); needed for the role `stray`.
         peer: Option<String>,
     },
+    /// Give a hold another role.
+    Turn {
+        /// The hold.
+        id: HoldId,
+        /// What becomes of its packets from now on.
+        role: Role,
+        /// Where strays go; needed for the role `stray`.
+        peer: Option<String>,
+    },
     /// Let everything of a hold, or one flow of it, go in order.
     Release {
         /// The hold.

@@ -97,6 +97,7 @@ impl Agent {
                 sides,
                 peer,
             } => self.hold(id, role, &matching, &except, sides, peer),
+            Request::Turn { id, role, peer } => self.turn(id, role, peer),
             Request::Release { id, flow: None } => self
                 .endpoint
                 .release(id, now())
@@ -190,19 +191,40 @@ impl Agent {
         if self.stopping.is_some() {
             return Err("the agent is ending; start it again first".to_owned());
         }
-        match (role, &peer) {
-            (Role::Stray, None) => {
-                return Err("the role stray needs `peer`: where strays go".to_owned());
-            }
-            (Role::Stray, Some(address)) => self.connect(address)?,
-            (_, Some(_)) => return Err("`peer` goes with the role stray only".to_owned()),
-            (_, None) => {}
-        }
+        self.reach(role, peer.as_deref())?;
         self.endpoint
             .hold(id, spec, now())
             .map_err(|error| error.to_string())?;
         self.peers.of_hold.extend(peer.map(|address| (id, address)));
         Ok(json!({ "id": id }))
+    }
+
+    fn turn(&mut self, id: HoldId, role: Role, peer: Option<String>) -> Result<Value, String> {
+        self.reach(role, peer.as_deref())?;
+        // First: what the endpoint sends on at once needs the address.
+        let before = match peer {
+            Some(address) => self.peers.of_hold.insert(id, address),
+            None => None,
+        };
+        self.endpoint
+            .turn(id, role)
+            .map(|()| json!({}))
+            .map_err(|error| {
+                self.peers
+                    .of_hold
+                    .extend(before.map(|address| (id, address)));
+                error.to_string()
+            })
+    }
+
+    /// Strays need somewhere to go, and nothing else does.
+    fn reach(&mut self, role: Role, peer: Option<&str>) -> Result<(), String> {
+        match (role, peer) {
+            (Role::Stray, None) => Err("the role stray needs `peer`: where strays go".to_owned()),
+            (Role::Stray, Some(address)) => self.connect(address),
+            (_, Some(_)) => Err("`peer` goes with the role stray only".to_owned()),
+            (_, None) => Ok(()),
+        }
     }
 
     fn connect(&mut self, address: &str) -> Result<(), String> {

@@ -10,7 +10,10 @@ pub mod config;
 mod failpoint;
 mod flush;
 mod lines;
+mod packets;
+mod peers;
 mod recovery;
+mod settling;
 mod strays;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,27 +26,22 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flowferry_wire::{Command, KeyRing, Opener, Sealer};
+use flowferry_wire::{KeyRing, Opener, Sealer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::endpoint::{Action, Disposition, Endpoint, HoldId, Notice, Part, State};
-use crate::key::{ETHERTYPE_CONTROL, Key, Side};
+use crate::endpoint::{Action, Endpoint, HoldId, Notice};
+use crate::key::{Key, Side};
+use crate::shim::Shim;
 use crate::shim::bpf::{BpfError, Programs};
-use crate::shim::tap::{MAX_READ, VNET_HEADER};
+use crate::shim::tap::MAX_READ;
 use crate::shim::tc::{Clocks, TcShim};
-use crate::shim::{Outcome, Shim, Write};
 use config::Config;
 use flush::{FlushId, Flushes};
 use lines::Lines;
+use peers::Peers;
 
-/// Frames read, and frames written, per side before the loop looks at anything else.
-const BATCH: usize = 256;
-/// Flows looked at in one turn for whether they have settled.
-const SETTLING_BATCH: usize = 512;
-/// A count that stands still for this long while nothing is queued has lost packets.
-const AUDIT_NS: u64 = 50_000_000;
 /// How often the agent looks whether its interfaces and its namespace are still there.
 const INSPECTION_NS: u64 = 500_000_000;
 /// How often a resting agent wakes up to beat its heart.
@@ -91,14 +89,6 @@ struct Marker {
     sequence: u64,
     seen_ns: u64,
     captured_when_seen: u64,
-}
-
-/// The agent's ends of the stray streams.
-struct Peers {
-    listener: Option<TcpListener>,
-    takers: Vec<strays::Taker>,
-    senders: HashMap<String, strays::Sender>,
-    of_hold: HashMap<HoldId, String>,
 }
 
 /// Authentication of control frames and streams.
@@ -279,7 +269,7 @@ impl Agent {
                 self.read_captured(side)?;
             }
             self.write_released()?;
-            self.send_strays();
+            self.send_strays()?;
             self.take_strays()?;
             self.answer_clients()?;
             self.settle()?;
@@ -362,325 +352,6 @@ impl Agent {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(error) => Err(system("poll")(error.into())),
         }
-    }
-
-    /// Take captured frames off one TAP.
-    fn read_captured(&mut self, side: Side) -> Result<(), AgentError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut result = Ok(());
-        for _ in 0..BATCH {
-            // Room first: what is not read yet waits in the TAP's own queue.
-            if self.endpoint.budget().half_full() && self.endpoint.has_writes() {
-                self.busy = true;
-                break;
-            }
-            match self.shim.read(side, &mut buffer) {
-                Ok(None) => break,
-                Ok(Some(length)) => {
-                    self.busy = true;
-                    result = self.on_frame(side, &buffer[..length]);
-                }
-                // The device is gone: what waited in it is lost, and what follows has passed.
-                Err(_) => {
-                    self.shim.trip();
-                    break;
-                }
-            }
-            if result.is_err() {
-                break;
-            }
-        }
-        self.buffer = buffer;
-        self.stall();
-        result
-    }
-
-    /// For tests: fall asleep now and then, as a starved process would.
-    fn stall(&mut self) {
-        let captured: u64 = self.captured.iter().sum();
-        if self.config.stall_ms > 0 && captured >= self.stalled_at + 100_000 {
-            self.stalled_at = captured;
-            std::thread::sleep(std::time::Duration::from_millis(self.config.stall_ms));
-        }
-    }
-
-    fn on_frame(&mut self, side: Side, frame: &[u8]) -> Result<(), AgentError> {
-        let Some(packet) = frame
-            .get(VNET_HEADER..)
-            .and_then(|bytes| Key::parse(bytes, side))
-        else {
-            return Ok(()); // the programs let nothing through that has no Ethernet header
-        };
-        if packet.ethertype == ETHERTYPE_CONTROL {
-            return self.on_control(side, &frame[VNET_HEADER..]);
-        }
-        self.captured[side.index()] += 1;
-        match self.endpoint.on_frame(&packet, frame, now()) {
-            Disposition::Write => self.write_out(packet.key, frame, Write::Captured),
-            Disposition::Lost => {
-                self.lost += 1;
-                self.shim
-                    .forget(&packet.key, 1)
-                    .map_err(system("writing to the TAP"))
-            }
-            Disposition::Kept | Disposition::SendOn => Ok(()),
-        }
-    }
-
-    fn lose(&mut self, key: &Key, packets: u64, why: &str) {
-        self.lost += packets;
-        self.endpoint.lost(key, packets, why);
-    }
-
-    /// A packet that was captured will not return: tell the programs, and count it.
-    fn give_up(&mut self, key: &Key, packets: u32, why: &str) -> Result<(), AgentError> {
-        self.lost += u64::from(packets);
-        self.endpoint.lost(key, u64::from(packets), why);
-        self.shim
-            .forget(key, packets)
-            .map_err(system("writing to the TAP"))
-    }
-
-    fn write_released(&mut self) -> Result<(), AgentError> {
-        for _ in 0..2 * BATCH {
-            let Some((key, part, frame)) = self.endpoint.next_write() else {
-                break;
-            };
-            let what = if part == Part::Stray {
-                Write::Stray
-            } else {
-                Write::Captured
-            };
-            self.write_out(key, &frame, what)?;
-        }
-        Ok(())
-    }
-
-    /// Write one packet to the function, waiting for room in the kernel's queue.
-    fn write_out(&mut self, key: Key, frame: &[u8], what: Write) -> Result<(), AgentError> {
-        let mut deadline = None;
-        loop {
-            match self.shim.write(key.side(), frame, what) {
-                Ok(Outcome::Taken) => return Ok(()),
-                // Counted by the programs; the next beat starts over.
-                Ok(Outcome::Discarded) => return Ok(()),
-                Ok(Outcome::Refused) => {
-                    let time = now();
-                    let patience = self.config.heartbeat_timeout_ms * 250_000;
-                    if time > *deadline.get_or_insert(time + patience) {
-                        let why =
-                            "the interface took no packets for a quarter of the heartbeat time-out";
-                        let counted = u32::from(what == Write::Captured);
-                        return self.give_up(&key, counted, why);
-                    }
-                    std::thread::yield_now();
-                }
-                Err(_) => {
-                    self.shim.trip();
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Control frames: our own flush frames, and what the controller sends.
-    fn on_control(&mut self, side: Side, frame: &[u8]) -> Result<(), AgentError> {
-        let time = now();
-        if let Some(ours) = self.flushes.on_frame(frame, time) {
-            if let Some(flushed) = ours {
-                self.on_flushed(flushed, time);
-            }
-            return Ok(());
-        }
-        let Some(trust) = &mut self.trust else {
-            return Ok(());
-        };
-        // Rejections are counted by the opener.
-        let Ok(message) = trust.frames.open(&trust.keys, frame) else {
-            return Ok(());
-        };
-        if message.command != Command::Marker {
-            return Ok(());
-        }
-        let marker = Marker {
-            handover: message.handover,
-            sequence: message.sequence,
-            seen_ns: time,
-            captured_when_seen: self.captured[side.index()],
-        };
-        if self.config.trust_markers {
-            self.fenced(side, &marker, time);
-            return Ok(());
-        }
-        let id = self
-            .flushes
-            .begin(&mut *self.shim, side, time)
-            .map_err(system("cannot flush"))?;
-        self.markers.insert(id.0, marker);
-        Ok(())
-    }
-
-    fn on_flushed(&mut self, flushed: flush::Flushed, time: u64) {
-        if let Some(marker) = self.markers.remove(&flushed.id.0) {
-            self.fenced(flushed.side, &marker, time);
-        }
-        let answer = api::success(json!({
-            "side": flushed.side,
-            "cpus": self.flushes.cpus(),
-            "duration_us": flushed.duration_ns as f64 / 1e3,
-        }));
-        self.finish_waits(
-            |wait| matches!(wait, Wait::Flush { id } if *id == flushed.id),
-            &answer,
-        );
-    }
-
-    /// No packet sent before the marker can arrive any more.
-    fn fenced(&mut self, side: Side, marker: &Marker, time: u64) {
-        self.publish(&json!({
-            "event": "fenced",
-            "side": side,
-            "handover": marker.handover,
-            "sequence": marker.sequence,
-            "captured_when_seen": marker.captured_when_seen,
-            "captured": self.captured[side.index()],
-            "flush_us": (time - marker.seen_ns) as f64 / 1e3,
-        }));
-    }
-
-    fn send_strays(&mut self) {
-        while let Some((hold, side, frame)) = self.endpoint.next_stray() {
-            let address = self.peers.of_hold.get(&hold);
-            match address.and_then(|address| self.peers.senders.get_mut(address)) {
-                Some(sender) => sender.push(side, &frame),
-                None => self.lose_stray(hold, side, &frame),
-            }
-        }
-        let broken: Vec<(String, String)> = self
-            .peers
-            .senders
-            .iter_mut()
-            .filter_map(|(address, sender)| {
-                sender
-                    .flush()
-                    .err()
-                    .map(|error| (address.clone(), error.to_string()))
-            })
-            .collect();
-        for (address, error) in broken {
-            self.peers.senders.remove(&address);
-            self.publish(&json!({ "event": "peer_lost", "peer": address, "error": error }));
-        }
-    }
-
-    fn lose_stray(&mut self, hold: HoldId, side: Side, frame: &[u8]) {
-        self.lost += 1;
-        let packet = frame
-            .get(VNET_HEADER..)
-            .and_then(|bytes| Key::parse(bytes, side));
-        if let Some(packet) = packet {
-            let why = format!("no stream to the instance that hold {hold} sends its strays to");
-            self.endpoint.lost(&packet.key, 1, &why);
-        }
-    }
-
-    fn take_strays(&mut self) -> Result<(), AgentError> {
-        let Some(trust) = &mut self.trust else {
-            return Ok(());
-        };
-        if let Some(listener) = &self.peers.listener {
-            while let Ok((stream, _)) = listener.accept() {
-                let number = u64::from_ne_bytes(random()?);
-                if let Ok(taker) = strays::Taker::greet(stream, self.config.instance.id, number) {
-                    self.peers.takers.push(taker);
-                }
-            }
-        }
-        let mut arrived = Vec::new();
-        self.peers.takers.retain_mut(|taker| {
-            match taker.receive(&trust.keys, &mut trust.streams) {
-                Ok(packets) => {
-                    arrived.extend(packets);
-                    true
-                }
-                Err(_) => false,
-            }
-        });
-        for (side, frame) in arrived {
-            let Some(packet) = frame
-                .get(VNET_HEADER..)
-                .and_then(|bytes| Key::parse(bytes, side))
-            else {
-                continue;
-            };
-            match self.endpoint.on_follower(&packet, &frame, now()) {
-                Disposition::Write => self.write_out(packet.key, &frame, Write::Stray)?,
-                Disposition::Lost => self.lost += 1,
-                Disposition::Kept | Disposition::SendOn => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Find flows that are free again, and packets that will never be.
-    fn settle(&mut self) -> Result<(), AgentError> {
-        let time = now();
-        let given_up = self
-            .flushes
-            .retry(&mut *self.shim, time)
-            .map_err(system("cannot flush"))?;
-        for id in given_up {
-            self.markers.remove(&id.0);
-            let answer = api::failure("a flush frame did not come back from every CPU's queue");
-            self.finish_waits(
-                |wait| matches!(wait, Wait::Flush { id: other } if *other == id),
-                &answer,
-            );
-        }
-        if self.settling.is_empty() {
-            self.settling = self.endpoint.draining().into();
-        }
-        for _ in 0..SETTLING_BATCH.min(self.settling.len()) {
-            let Some(key) = self.settling.pop_front() else {
-                break;
-            };
-            let Some(count) = self.shim.count(&key) else {
-                let _ = self.endpoint.settled(key);
-                continue;
-            };
-            let quiet = time.saturating_sub(count.released_ns) > self.config.settle_us * 1_000;
-            if count.outstanding <= 0 {
-                self.still.remove(&key);
-                // It may have been taken again since it was listed.
-                if quiet && self.endpoint.state(&key) == State::Releasing {
-                    self.lose(&key, count.overflowed, "the queue to the agent was full");
-                    let _ = self.endpoint.settled(key);
-                }
-            } else if !self.busy && self.stands_still(key, count.captured, count.released, time) {
-                let why = "captured packets never came back from the kernel";
-                self.give_up(&key, count.outstanding as u32, why)?;
-            }
-        }
-        if !self.busy {
-            self.endpoint.sweep(time);
-        }
-        if self.endpoint.is_idle() {
-            self.still.clear();
-            self.shim.set_active(false);
-        }
-        Ok(())
-    }
-
-    fn stands_still(&mut self, key: Key, captured: u64, released: u64, time: u64) -> bool {
-        let seen = self.still.entry(key).or_insert((captured, released, time));
-        if (seen.0, seen.1) != (captured, released) {
-            *seen = (captured, released, time);
-        }
-        let still = time - seen.2 > AUDIT_NS;
-        if still {
-            self.still.remove(&key);
-        }
-        still
     }
 
     /// Carry out what the endpoint decided.

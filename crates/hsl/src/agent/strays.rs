@@ -14,16 +14,23 @@ use std::time::Duration;
 
 use flowferry_wire::{Command, KeyRing, Message, Opener, Sealer};
 
+use crate::endpoint::Stray;
 use crate::key::Side;
 use crate::shim::tap::MAX_READ;
 
 const GREETING: usize = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes that may wait for the socket; what is beyond stays in the endpoint's bounded buffer.
+const UNSENT: usize = 1 << 20;
+
 /// The sending end.
 pub struct Sender {
     stream: TcpStream,
-    output: VecDeque<u8>,
+    records: VecDeque<(Stray, Vec<u8>)>,
+    unsent: usize,
+    /// Bytes of the first record that are sent.
+    at: usize,
 }
 
 impl Sender {
@@ -48,33 +55,54 @@ impl Sender {
         stream.set_nonblocking(true)?;
         Ok(Sender {
             stream,
-            output: VecDeque::new(),
+            records: VecDeque::new(),
+            unsent: 0,
+            at: 0,
         })
     }
 
+    /// Whether another packet may be queued.
+    pub fn has_room(&self) -> bool {
+        self.unsent < UNSENT
+    }
+
     /// Queue a packet.
-    pub fn push(&mut self, side: Side, frame: &[u8]) {
-        self.output.extend((frame.len() as u32 + 1).to_be_bytes());
-        self.output.push_back(side as u8);
-        self.output.extend(frame);
+    pub fn push(&mut self, stray: Stray) {
+        let mut record = (stray.frame.len() as u32 + 1).to_be_bytes().to_vec();
+        record.push(stray.key.side() as u8);
+        record.extend(&stray.frame);
+        self.unsent += record.len();
+        self.records.push_back((stray, record));
     }
 
     /// Bytes that wait to be sent.
     pub fn unsent(&self) -> usize {
-        self.output.len()
+        self.unsent
     }
 
-    /// Send what the socket takes.
-    pub fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.stream.write(self.output.as_slices().0) {
-                Ok(length) => drop(self.output.drain(..length)),
+    /// Send what the socket takes; the packets that are wholly sent now.
+    pub fn flush(&mut self, sent: &mut Vec<Stray>) -> io::Result<()> {
+        while let Some((_, record)) = self.records.front() {
+            match self.stream.write(&record[self.at..]) {
+                Ok(length) => {
+                    self.at += length;
+                    self.unsent -= length;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
+            }
+            if self.at == self.records[0].1.len() {
+                self.at = 0;
+                sent.extend(self.records.pop_front().map(|(stray, _)| stray));
             }
         }
         Ok(())
+    }
+
+    /// The packets that were never wholly sent.
+    pub fn into_unsent(self) -> impl Iterator<Item = Stray> {
+        self.records.into_iter().map(|(stray, _)| stray)
     }
 }
 

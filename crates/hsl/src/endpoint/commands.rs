@@ -2,7 +2,7 @@
 
 use super::{
     Action, Endpoint, Event, Figures, Hold, HoldId, HoldState, Notice, RULES_PER_SIDE, Refusal,
-    Role, Spec, Treatment,
+    Role, Spec, State, Treatment,
 };
 use crate::key::{Key, Side};
 
@@ -180,6 +180,32 @@ impl Endpoint {
                 self.step(key, Event::Release)?;
             }
         }
+        Ok(())
+    }
+
+    /// Give hold `id` another role: a handover that is called off turns what was captured at the
+    /// destination into strays for the source (DESIGN.md §5, *abort after the turn*).
+    pub fn turn(&mut self, id: HoldId, role: Role) -> Result<(), Refusal> {
+        let hold = self
+            .holds
+            .get_mut(&id)
+            .filter(|hold| hold.state == HoldState::Holding);
+        hold.ok_or(Refusal::Unknown(id))?.spec.role = role;
+        let event = if role == Role::Stray {
+            Event::Stray
+        } else {
+            Event::Capture
+        };
+        let flows: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.hold == id && flow.state != State::Releasing)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in flows {
+            self.step(key, event)?;
+        }
+        self.publish_rules();
         Ok(())
     }
 

@@ -20,6 +20,21 @@ impl Budget {
         Budget { limit, used: 0 }
     }
 
+    /// Charge for a frame; false, and nothing charged, if there is no room.
+    pub(super) fn take(&mut self, frame: &[u8]) -> bool {
+        let cost = frame.len() + OVERHEAD;
+        let fits = self.used + cost <= self.limit;
+        if fits {
+            self.used += cost;
+        }
+        fits
+    }
+
+    /// Take the charge for a frame back.
+    pub(super) fn give(&mut self, frame: &[u8]) {
+        self.used -= frame.len() + OVERHEAD;
+    }
+
     /// Bytes kept now.
     pub fn used(&self) -> usize {
         self.used
@@ -51,12 +66,10 @@ pub enum Part {
 impl Queue {
     /// Keep a copy of `frame`; false, and nothing kept, if the budget does not allow it.
     pub fn push(&mut self, part: Part, frame: &[u8], budget: &mut Budget) -> bool {
-        let cost = frame.len() + OVERHEAD;
-        if budget.used + cost > budget.limit {
+        if !budget.take(frame) {
             return false;
         }
-        budget.used += cost;
-        self.bytes += cost;
+        self.bytes += frame.len() + OVERHEAD;
         match part {
             Part::Stray => self.strays.push_back(frame.into()),
             Part::Captured => self.captured.push_back(frame.into()),
@@ -70,9 +83,8 @@ impl Queue {
             Some(frame) => (Part::Stray, frame),
             None => (Part::Captured, self.captured.pop_front()?),
         };
-        let cost = frame.len() + OVERHEAD;
-        self.bytes -= cost;
-        budget.used -= cost;
+        self.bytes -= frame.len() + OVERHEAD;
+        budget.give(&frame);
         Some((part, frame))
     }
 

@@ -154,6 +154,20 @@ struct FlowSide {
     listed: bool,
 }
 
+/// A packet to be sent after its flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Whose it is.
+    pub hold: HoldId,
+    /// Its flow, on the side it arrived on.
+    pub key: Key,
+    /// Captured here (the programs count it as outstanding until it is forgotten), or itself
+    /// followed from elsewhere.
+    pub part: Part,
+    /// As it was captured.
+    pub frame: Box<[u8]>,
+}
+
 /// Called before each transition takes effect; failpoints hang here.
 pub type Hook = Box<dyn FnMut(&Transition) + Send>;
 
@@ -163,7 +177,7 @@ pub struct Endpoint {
     flows: HashMap<Key, FlowSide>,
     /// Flow sides with something to write, each once, served in turn.
     ready: VecDeque<Key>,
-    strays: VecDeque<(HoldId, Side, Box<[u8]>)>,
+    strays: VecDeque<Stray>,
     budget: Budget,
     /// Flows whose treatment was set one by one, by hold; undone when it ends.
     treated: HashMap<HoldId, BTreeMap<Key, Treatment>>,
@@ -302,7 +316,13 @@ impl Endpoint {
             hold.error.get_or_insert_with(|| why.to_owned());
             self.end(id, now);
         }
-        self.strays.clear();
+        // Those captured here are among the outstanding ones already.
+        while let Some(stray) = self.next_stray() {
+            if stray.part == Part::Stray {
+                self.lost(&stray.key, 1, why);
+                total += 1;
+            }
+        }
         self.publish_rules();
         total
     }
@@ -377,8 +397,14 @@ impl Endpoint {
         let flow = self.flows.get_mut(&key).expect("the caller has it");
         let (id, bytes) = (flow.hold, flow.queue.bytes());
         let mut sent = 0;
-        while let Some((_, frame)) = flow.queue.pop(&mut self.budget) {
-            self.strays.push_back((id, key.side(), frame));
+        while let Some((part, frame)) = flow.queue.pop(&mut self.budget) {
+            self.budget.take(&frame); // fits: it was just given back
+            self.strays.push_back(Stray {
+                hold: id,
+                key,
+                part,
+                frame,
+            });
             sent += 1;
         }
         if let Some(hold) = self.holds.get_mut(&id) {

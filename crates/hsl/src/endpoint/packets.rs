@@ -2,9 +2,9 @@
 
 use super::{
     Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, Role, State,
-    Treatment, table,
+    Stray, Treatment, table,
 };
-use crate::key::{Key, Parsed, Side};
+use crate::key::{Key, Parsed};
 
 impl Endpoint {
     /// A packet captured on its key's side. `frame` is what will be written again.
@@ -113,10 +113,25 @@ impl Endpoint {
         let (id, waiting) = (flow.hold, !flow.queue.is_empty());
         let kept = match row.duty {
             Duty::SendOn => {
-                self.strays.push_back((id, key.side(), frame.into()));
+                let kept = self.budget.take(frame);
                 if let Some(hold) = self.holds.get_mut(&id) {
-                    hold.figures.stray_packets += 1;
+                    let figures = &mut hold.figures;
+                    let count = if kept {
+                        &mut figures.stray_packets
+                    } else {
+                        &mut figures.lost_packets
+                    };
+                    *count += 1;
                 }
+                if !kept {
+                    return Disposition::Lost;
+                }
+                self.strays.push_back(Stray {
+                    hold: id,
+                    key,
+                    part,
+                    frame: frame.into(),
+                });
                 return Disposition::SendOn;
             }
             Duty::WriteOut if !waiting => {
@@ -182,8 +197,10 @@ impl Endpoint {
         Some((key, part, frame))
     }
 
-    /// Take the next packet to be sent on: its hold, its side, itself.
-    pub fn next_stray(&mut self) -> Option<(HoldId, Side, Box<[u8]>)> {
-        self.strays.pop_front()
+    /// Take the next packet to be sent on.
+    pub fn next_stray(&mut self) -> Option<Stray> {
+        let stray = self.strays.pop_front()?;
+        self.budget.give(&stray.frame);
+        Some(stray)
     }
 }

@@ -1,0 +1,205 @@
+//! Packets of the data plane: captured ones come in, released ones go out, control frames are
+//! for us.
+
+use flowferry_wire::Command;
+use serde_json::json;
+
+use super::{Agent, AgentError, Marker, Wait, api, flush, now, system};
+use crate::endpoint::{Disposition, Part};
+use crate::key::{ETHERTYPE_CONTROL, Key, Side};
+use crate::shim::tap::VNET_HEADER;
+use crate::shim::{Outcome, Write};
+
+/// Frames read, and frames written, per side before the loop looks at anything else.
+const BATCH: usize = 256;
+
+impl Agent {
+    /// Take captured frames off one TAP.
+    pub(super) fn read_captured(&mut self, side: Side) -> Result<(), AgentError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut result = Ok(());
+        for _ in 0..BATCH {
+            // Room first: what is not read yet waits in the TAP's own queue.
+            if self.endpoint.budget().half_full() && self.endpoint.has_writes() {
+                self.busy = true;
+                break;
+            }
+            match self.shim.read(side, &mut buffer) {
+                Ok(None) => break,
+                Ok(Some(length)) => {
+                    self.busy = true;
+                    result = self.on_frame(side, &buffer[..length]);
+                }
+                // The device is gone: what waited in it is lost, and what follows has passed.
+                Err(_) => {
+                    self.shim.trip();
+                    break;
+                }
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        self.stall();
+        result
+    }
+
+    /// For tests: fall asleep now and then, as a starved process would.
+    fn stall(&mut self) {
+        let captured: u64 = self.captured.iter().sum();
+        if self.config.stall_ms > 0 && captured >= self.stalled_at + 100_000 {
+            self.stalled_at = captured;
+            std::thread::sleep(std::time::Duration::from_millis(self.config.stall_ms));
+        }
+    }
+
+    fn on_frame(&mut self, side: Side, frame: &[u8]) -> Result<(), AgentError> {
+        let Some(packet) = frame
+            .get(VNET_HEADER..)
+            .and_then(|bytes| Key::parse(bytes, side))
+        else {
+            return Ok(()); // the programs let nothing through that has no Ethernet header
+        };
+        if packet.ethertype == ETHERTYPE_CONTROL {
+            return self.on_control(side, &frame[VNET_HEADER..]);
+        }
+        self.captured[side.index()] += 1;
+        match self.endpoint.on_frame(&packet, frame, now()) {
+            Disposition::Write => self.write_out(packet.key, frame, Write::Captured),
+            Disposition::Lost => {
+                self.lost += 1;
+                self.shim
+                    .forget(&packet.key, 1)
+                    .map_err(system("writing to the TAP"))
+            }
+            Disposition::Kept | Disposition::SendOn => Ok(()),
+        }
+    }
+
+    pub(super) fn lose(&mut self, key: &Key, packets: u64, why: &str) {
+        self.lost += packets;
+        self.endpoint.lost(key, packets, why);
+    }
+
+    /// A packet that was captured will not return: tell the programs, and count it.
+    pub(super) fn give_up(&mut self, key: &Key, packets: u32, why: &str) -> Result<(), AgentError> {
+        self.lost += u64::from(packets);
+        self.endpoint.lost(key, u64::from(packets), why);
+        self.shim
+            .forget(key, packets)
+            .map_err(system("writing to the TAP"))
+    }
+
+    pub(super) fn write_released(&mut self) -> Result<(), AgentError> {
+        for _ in 0..2 * BATCH {
+            let Some((key, part, frame)) = self.endpoint.next_write() else {
+                break;
+            };
+            let what = if part == Part::Stray {
+                Write::Stray
+            } else {
+                Write::Captured
+            };
+            self.write_out(key, &frame, what)?;
+        }
+        Ok(())
+    }
+
+    /// Write one packet to the function, waiting for room in the kernel's queue.
+    pub(super) fn write_out(
+        &mut self,
+        key: Key,
+        frame: &[u8],
+        what: Write,
+    ) -> Result<(), AgentError> {
+        let mut deadline = None;
+        loop {
+            match self.shim.write(key.side(), frame, what) {
+                Ok(Outcome::Taken) => return Ok(()),
+                // Counted by the programs; the next beat starts over.
+                Ok(Outcome::Discarded) => return Ok(()),
+                Ok(Outcome::Refused) => {
+                    let time = now();
+                    let patience = self.config.heartbeat_timeout_ms * 250_000;
+                    if time > *deadline.get_or_insert(time + patience) {
+                        let why =
+                            "the interface took no packets for a quarter of the heartbeat time-out";
+                        let counted = u32::from(what == Write::Captured);
+                        return self.give_up(&key, counted, why);
+                    }
+                    std::thread::yield_now();
+                }
+                Err(_) => {
+                    self.shim.trip();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Control frames: our own flush frames, and what the controller sends.
+    fn on_control(&mut self, side: Side, frame: &[u8]) -> Result<(), AgentError> {
+        let time = now();
+        if let Some(ours) = self.flushes.on_frame(frame, time) {
+            if let Some(flushed) = ours {
+                self.on_flushed(flushed, time);
+            }
+            return Ok(());
+        }
+        let Some(trust) = &mut self.trust else {
+            return Ok(());
+        };
+        // Rejections are counted by the opener.
+        let Ok(message) = trust.frames.open(&trust.keys, frame) else {
+            return Ok(());
+        };
+        if message.command != Command::Marker {
+            return Ok(());
+        }
+        let marker = Marker {
+            handover: message.handover,
+            sequence: message.sequence,
+            seen_ns: time,
+            captured_when_seen: self.captured[side.index()],
+        };
+        if self.config.trust_markers {
+            self.fenced(side, &marker, time);
+            return Ok(());
+        }
+        let id = self
+            .flushes
+            .begin(&mut *self.shim, side, time)
+            .map_err(system("cannot flush"))?;
+        self.markers.insert(id.0, marker);
+        Ok(())
+    }
+
+    pub(super) fn on_flushed(&mut self, flushed: flush::Flushed, time: u64) {
+        if let Some(marker) = self.markers.remove(&flushed.id.0) {
+            self.fenced(flushed.side, &marker, time);
+        }
+        let answer = api::success(json!({
+            "side": flushed.side,
+            "cpus": self.flushes.cpus(),
+            "duration_us": flushed.duration_ns as f64 / 1e3,
+        }));
+        self.finish_waits(
+            |wait| matches!(wait, Wait::Flush { id } if *id == flushed.id),
+            &answer,
+        );
+    }
+
+    /// No packet sent before the marker can arrive any more.
+    fn fenced(&mut self, side: Side, marker: &Marker, time: u64) {
+        self.publish(&json!({
+            "event": "fenced",
+            "side": side,
+            "handover": marker.handover,
+            "sequence": marker.sequence,
+            "captured_when_seen": marker.captured_when_seen,
+            "captured": self.captured[side.index()],
+            "flush_us": (time - marker.seen_ns) as f64 / 1e3,
+        }));
+    }
+}
