@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
@@ -194,11 +195,10 @@ STAMPED = {
 def sealed(message: Message, keys: KeyRing) -> bytes:
     """Seal as the sender that has come as far as the message's sequence number."""
     sealer = Sealer(keys, sender=message.sender, boot=message.boot)
-    while True:
+    for _ in range(message.sequence + 1):
         frame, sent = sealer.seal(message, destination=mac(message.to), source=mac(message.sender))
-        if sent.sequence == message.sequence:
-            assert sent == message
-            return frame
+    assert sent == message
+    return frame
 
 
 def query(to: int = 4) -> Message:
@@ -433,3 +433,14 @@ def test_padding_and_rewritten_addresses_are_tolerated(
 def test_the_example_in_the_documentation_works() -> None:
     results = doctest.testmod(wire)
     assert (results.failed, results.attempted > 0) == (0, True)
+
+
+def test_the_document_lists_every_number() -> None:
+    text = (Path(__file__).parents[2] / "docs/wire.md").read_text()
+    tables = _native.wire_tables()
+    for table, digits in (("command", 2), ("tlv", 4), ("flag", 4)):
+        for name, number in tables[table].items():
+            assert f"| 0x{number:0{digits}x} | `{name}` |" in text
+    for table in ("counter", "reason"):
+        for name, number in tables[table].items():
+            assert re.search(rf"\b{number} `{name}`", text), name

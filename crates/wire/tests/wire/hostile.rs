@@ -212,6 +212,13 @@ fn bad_values_are_located() {
             ],
             54,
         ),
+        (
+            "a counter twice",
+            &[
+                0, 10, 0, 20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
+            54,
+        ),
         ("text is not UTF-8", &[0, 11, 0, 4, 0, 0, b'a', 0xff], 47),
         ("empty strategy", &[0, 14, 0, 0], 44),
         ("newline in a name", &[0x80, 0x14, 0, 1, b'\n'], 44),

@@ -45,20 +45,15 @@ impl Sample {
         // A sealer that has come as far as the sample's sequence number.
         let mut sealer = Sealer::new(message.from, message.boot);
         let mut copy = message.clone();
-        loop {
-            let frame = sealer
-                .seal(
-                    &keys(),
-                    &mut copy,
-                    mac(message.to),
-                    mac(message.from),
-                    DEFAULT_MTU,
-                )
-                .unwrap();
-            if copy.sequence == message.sequence {
-                return frame;
-            }
+        let mut seal = || {
+            let addresses = (mac(message.to), mac(message.from));
+            let frame = sealer.seal(&keys(), &mut copy, addresses.0, addresses.1, DEFAULT_MTU);
+            frame.unwrap()
+        };
+        for _ in 0..message.sequence {
+            seal();
         }
+        seal()
     }
 }
 
