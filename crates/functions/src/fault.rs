@@ -164,7 +164,8 @@ impl<T: Clone> Injector<T> {
         }
         self.counts.counted += 1;
         let number = self.counts.counted;
-        if self.plan.drop.has(number) {
+        let dropped = self.plan.drop.has(number);
+        if dropped {
             self.counts.dropped += 1;
         } else if self.plan.duplicate.has(number) {
             self.counts.duplicated += 1;
@@ -176,7 +177,8 @@ impl<T: Clone> Injector<T> {
             out.push(packet);
         }
         if let Some((held, _)) = self.held.take() {
-            self.counts.swapped += 1;
+            // Behind a dropped successor it has changed places with nobody.
+            self.counts.swapped += u64::from(!dropped);
             out.push(held);
         }
     }

@@ -194,7 +194,7 @@ pub(crate) fn plan(config: &SendConfig) -> Result<Plan> {
             (None, None) if config.flows <= CONNECTED => BATCH as u32,
             _ => 1,
         });
-    let burst = burst.max(config.segments);
+    let burst = burst.next_multiple_of(config.segments);
 
     let quiet_flows = (f64::from(config.flows) * config.quiet).round() as u32;
     let active_flows = config.flows - quiet_flows;
@@ -236,7 +236,8 @@ pub(crate) fn plan(config: &SendConfig) -> Result<Plan> {
         payload,
         frame: payload + headers,
         encoding,
-        active: Stream::new(0, active_flows, rate, burst, limit(rate, active_flows)),
+        active: Stream::new(0, active_flows, rate, burst, limit(rate, active_flows))
+            .in_units_of(config.segments),
         quiet: Stream::new(
             active_flows,
             quiet_flows,

@@ -14,6 +14,8 @@ pub struct Stream {
     rate: Option<f64>,
     /// Packets each flow sends in a row before the next flow's turn.
     burst: u32,
+    /// Packets that leave as one message: they are due when the last of them is.
+    unit: u32,
     /// Packets to issue in all.
     limit: u64,
     issued: u64,
@@ -36,11 +38,17 @@ impl Stream {
             flows,
             rate,
             burst,
+            unit: 1,
             limit,
             issued: 0,
             flow: 0,
             in_burst: 0,
         }
+    }
+
+    /// Let packets leave `unit` (≥ 1, at most the burst) at a time.
+    pub fn in_units_of(self, unit: u32) -> Stream {
+        Stream { unit, ..self }
     }
 
     /// Packets that may be sent now, `elapsed` ns after the start.
@@ -54,7 +62,12 @@ impl Stream {
                 while due > 0 && self.due_time(due - 1) > elapsed {
                     due -= 1;
                 }
-                due.saturating_sub(self.issued).min(left)
+                let due = due.saturating_sub(self.issued).min(left);
+                if due == left {
+                    due
+                } else {
+                    due - due % u64::from(self.unit)
+                }
             }
         }
     }
@@ -67,7 +80,8 @@ impl Stream {
 
     /// When the next packet is due, ns after the start; `None`: there is none.
     pub fn next_due(&self) -> Option<u64> {
-        (self.issued < self.limit).then(|| self.due_time(self.issued))
+        let unit = u64::from(self.unit).min(self.limit - self.issued);
+        (unit > 0).then(|| self.due_time(self.issued + unit - 1))
     }
 
     /// Take up to `most` packets of the flow whose turn it is: its number and how many. Ask for no
@@ -133,6 +147,26 @@ mod tests {
             [(0, 2), (0, 1), (1, 3), (0, 2)]
         );
         assert!(stream.is_done());
+    }
+
+    #[test]
+    fn a_unit_is_due_with_its_last_packet() {
+        let mut stream = Stream::new(0, 1, Some(1000.0), 2, 5).in_units_of(2);
+        assert_eq!(
+            (
+                stream.due(999_999),
+                stream.due(1_000_000),
+                stream.due(2_500_000)
+            ),
+            (0, 2, 2)
+        );
+        assert_eq!(stream.next_due(), Some(1_000_000));
+        assert_eq!([stream.take(2), stream.take(2)], [(0, 2); 2]);
+        assert_eq!(
+            (stream.next_due(), stream.due(4_000_000)),
+            (Some(4_000_000), 1),
+            "the rest"
+        );
     }
 
     #[test]

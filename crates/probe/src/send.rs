@@ -101,6 +101,9 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
         )));
     }
 
+    // What came back before the sink was there says nothing about the run.
+    inlets.icmp_errors = 0;
+
     let shape = (plan.payload, config.segments, plan.encoding);
     let mut emitter = Emitter::new(
         &layout,

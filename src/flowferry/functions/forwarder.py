@@ -120,10 +120,12 @@ def forward(
     return cast(ForwarderReport, json.loads(report))
 
 
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "": 1e-3}
 
 
 class _Duration(click.ParamType[float]):
+    """Seconds from `1s`, `5ms`, `200us`; a bare number is milliseconds."""
+
     name = "duration"
 
     def convert(
@@ -131,13 +133,10 @@ class _Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"([0-9.]+)(s|ms|us)", str(value))
-        try:
-            if match is not None:
-                return float(match[1]) * _UNITS[match[2]]
-        except ValueError:
-            pass
-        self.fail(f"{value!r} is no duration; write 5ms, 200us or 1s", param, ctx)
+        match = re.fullmatch(r"(\d+\.?\d*)(s|ms|us|)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no duration; write 5ms, 200us or 1s", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
 
 
 @click.command()
@@ -145,7 +144,14 @@ class _Duration(click.ParamType[float]):
 @click.argument("b")
 @click.option("--netns", metavar="NAME", help="Network namespace of both interfaces.")
 @click.option("--cpu", type=click.IntRange(0), help="CPU to run on.")
-@click.option("--delay", type=_Duration(), default=0.0, help="Hold every frame so long (5ms).")
+@click.option(
+    "--delay",
+    "--delay-ms",
+    "delay",
+    type=_Duration(),
+    default=0.0,
+    help="Hold every frame so long: 5ms, 200us; a bare number is milliseconds.",
+)
 @click.option(
     "--delay-buffer",
     type=click.IntRange(1),
