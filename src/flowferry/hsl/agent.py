@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -70,17 +71,27 @@ class Config:
 class Agent:
     """An agent as a child process; a context manager that ends it."""
 
-    def __init__(self, config: Config, *, cpu: int | None = None) -> None:
+    def __init__(
+        self, config: Config, *, cpu: int | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         """Start it and wait until it answers.
 
-        `cpu`: pin it there. Raises `HslError` with the agent's own line when it does not start.
+        `cpu`: pin it there; `env`: more environment. It is in a session of its own: Ctrl-C at the
+        terminal is for its parent to deal with. Raises `HslError` with the agent's own line when
+        it does not start.
         """
         self.config = config
         command = [sys.executable, "-m", "flowferry.hsl", config.to_json()]
         if cpu is not None:
             command = ["taskset", "-c", str(cpu), *command]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         self._wait_until_ready(timeout=30.0)
 
@@ -140,7 +151,10 @@ class Agent:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """End it, whatever state it is in."""
         if self.process.poll() is None:

@@ -42,7 +42,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the connection."""
         self.close()
@@ -155,8 +158,19 @@ class Client:
         """Have everything released in order and the agent end."""
         self.call("stop", detach=detach)
 
+    def await_end(self) -> None:
+        """Return when the agent has ended. Raises `HslError` if it has not within the time-out."""
+        try:
+            while self._lines.readline():
+                pass  # what it still tells whoever listens
+        except TimeoutError:
+            raise HslError(f"the agent on {self.path} has not ended in time") from None
+        except ConnectionError:
+            return
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event from now on, as it happens; the connection is for nothing else then."""
         self.call("events")
+        self._socket.settimeout(None)  # nothing happening for long is no failure
         while True:
             yield self._line("events")

@@ -36,15 +36,21 @@ def config_for(where: Testbed | Chain, instance: str | None = None, **fields: An
     settings: dict[str, Any] = {
         **wiring,
         "pins": str(directory / "bpf" / f"hsl-{name}"),
-        "socket": str(socket_of(where, name)),
+        "socket": str(socket_of(directory, name)),
         **fields,
     }
     return Config(**settings)
 
 
-def socket_of(where: Testbed | Chain, instance: str) -> Path:
-    """Where the agent of an instance listens."""
-    return default_socket(where.owner.directory, instance)
+def socket_of(directory: Path, instance: str) -> Path:
+    """Where the agent of an instance listens, below a run directory."""
+    return default_socket(directory, instance)
+
+
+def sockets_in(directory: Path) -> dict[str, Path]:
+    """The sockets of a run's agents, by instance."""
+    found = directory.glob("hsl-*.sock")
+    return {path.stem.removeprefix("hsl-"): path for path in sorted(found)}
 
 
 def _of_testbed(where: Testbed, instance: str | None) -> Mapping[str, Any]:
