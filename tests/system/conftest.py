@@ -5,7 +5,9 @@
 """
 
 import itertools
+import json
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from flowferry.testbed import Chain, Pair, Testbed, TestbedError, preflight
+from flowferry.testbed.commands import Commands
 from flowferry.testbed.machine import Machine
 
 HERE = Path(__file__).parent
@@ -66,6 +69,22 @@ def testbed(run_name: Callable[[], str]) -> Iterator[Callable[..., Testbed]]:
             return stack.enter_context(Testbed(name, **options))
 
         yield build
+
+
+@pytest.fixture(scope="session")
+def throughput() -> Callable[[Commands, str], float]:
+    """Measure bit/s of one TCP connection from h1 to an address at h2: `throughput(bed, ip)`."""
+
+    def measure(bed: Commands, address: str) -> float:
+        argv = ["iperf3", "-s", "-1", "--forceflush"]
+        with bed.popen("h2", argv, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            while b"listening" not in server.stdout.readline():
+                assert server.poll() is None
+            text = bed.run("h1", ["iperf3", "-c", address, "-t", "1", "--json"]).stdout
+        return float(json.loads(text)["end"]["sum_received"]["bits_per_second"])
+
+    return measure
 
 
 @pytest.fixture

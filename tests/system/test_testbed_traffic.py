@@ -1,16 +1,16 @@
 """What a testbed carries: every kind of frame, once, unharmed, both ways."""
 
-import json
 import select
 import socket
 import struct
-import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
 from flowferry.testbed import Testbed, namespace
+from flowferry.testbed.commands import Commands
 from flowferry.testbed.entries import CONTROL_ETHERTYPE
 
 ETH_P_ALL = 3
@@ -23,6 +23,7 @@ EXPERIMENT = b"\x88\xb5"
 QUIET = 0.3
 
 Build = Callable[..., Testbed]
+Throughput = Callable[[Commands, str], float]
 
 
 class Wire:
@@ -144,24 +145,54 @@ def test_control_frames_from_a_host_are_dropped(testbed: Build) -> None:
 
 @pytest.mark.parametrize("family", ["ip4", "ip6"])
 @pytest.mark.parametrize("ports", ["system", "afxdp", "afxdp-nonpmd"])
-def test_hosts_talk_tcp_over_every_port_type(testbed: Build, ports: str, family: str) -> None:
+def test_hosts_talk_tcp_over_every_port_type(
+    testbed: Build, throughput: Throughput, ports: str, family: str
+) -> None:
     bed = testbed(ports=ports)
     assert throughput(bed, getattr(bed.hosts["h2"], family)) > 20e6
 
 
-def test_a_rate_is_kept_and_reached(testbed: Build) -> None:
+def test_a_rate_is_kept_and_reached(testbed: Build, throughput: Throughput) -> None:
     bed = testbed(instances=1, rate=50.0)
     assert 40e6 < throughput(bed, bed.hosts["h2"].ip4) < 52e6
 
 
-def throughput(bed: Testbed, address: str) -> float:
-    """Bits per second of one TCP connection from h1 to h2 for a second."""
-    server = bed.popen("h2", ["iperf3", "-s", "-1", "--forceflush"], stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    while b"listening" not in server.stdout.readline():
-        assert server.poll() is None
-    text = bed.run("h1", ["iperf3", "-c", address, "-t", "1", "--json"]).stdout
-    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"])
+@pytest.mark.parametrize("ports", ["system", "afxdp-nonpmd"])
+def test_the_packet_socket_function_forwards(
+    testbed: Build, throughput: Throughput, ports: str
+) -> None:
+    bed = testbed(function="forwarder-direct", ports=ports)
+    assert throughput(bed, bed.hosts["h2"].ip4) > 20e6
+
+
+def test_a_function_behind_inner_pairs_waits_for_its_shim(testbed: Build) -> None:
+    bed = testbed(function="forwarder", instances=1)
+    (instance,) = bed.instances
+    assert instance.function_namespace == bed.namespaces["i1-fn"]
+    assert (instance.inner_up, instance.function_up) == ("iup", "fup")
+    one, other = wires(bed)
+    one.send(H2 + H1 + EXPERIMENT + payload(b"flowferry", 60))
+    assert other.collect(b"flowferry", 0) == []
+    # The function itself forwards: what its inner side gets on one device leaves the other.
+    up, down = Wire(instance.namespace, "iup"), Wire(instance.namespace, "idown")
+    up.send(H2 + H1 + EXPERIMENT + payload(b"flowferry", 60))
+    assert len(down.collect(b"flowferry", 1)) == 1
+
+
+def test_delay_is_added_on_each_hosts_link_both_ways(testbed: Build) -> None:
+    bed = testbed(instances=1, delay=5.0)
+    connect = (
+        "import socket, sys, time\n"
+        "for _ in range(5):\n"
+        "    with socket.socket() as one:\n"
+        "        began = time.monotonic()\n"
+        "        assert one.connect_ex((sys.argv[1], 9)) == 111  # refused: there and back\n"
+        "        print(time.monotonic() - began)\n"
+    )
+    argv = [sys.executable, "-c", connect, bed.hosts["h2"].ip4]
+    trips = [float(line) for line in bed.run("h1", argv).stdout.split()]
+    assert min(trips) >= 0.02
+    assert min(trips) < 0.04
 
 
 def test_instances_reach_each_other_over_the_management_network(testbed: Build) -> None:

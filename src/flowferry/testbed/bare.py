@@ -7,10 +7,10 @@ and can be cleaned up by name (`flowferry testbed down --name …`) when their p
         chain.run("h1", ["ping", "-c1", chain.hosts["h2"].ip4])
 """
 
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -160,7 +160,7 @@ class Chain(Bare):
         self.bpffs = bpffs
 
     @property
-    def bpf(self) -> "os.PathLike[str]":
+    def bpf(self) -> Path:
         """Where the private BPF file system is mounted."""
         return self.owner.directory / "bpf"
 

@@ -17,9 +17,7 @@ def line(run: Run, role: str, one: End, other: End, *, milliseconds: float, mtu:
     ns = run.namespace(role)
     links.veth(one, End(ns, "a"), mtu=mtu)
     links.veth(other, End(ns, "b"), mtu=mtu)
-    log = f"delay-{role}"
-    argv = forwarder.command("a", "b", "--delay-ms", f"{milliseconds:g}")
-    child = run.daemon(ns, argv, log=log)
-    forwarder.await_sockets(child, 2, run.directory / f"{log}.log")
+    hold = f"{milliseconds * 1000:.0f}us"
+    forwarder.start(run, ns, "a", "b", "--delay", hold, log=f"delay-{role}")
     run.step(f"delay line {role}")
     return ns

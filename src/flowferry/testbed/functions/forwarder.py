@@ -2,19 +2,20 @@
 
 As `forwarder` it runs behind inner veth pairs, where only the `veth` shim hands it packets; as
 `forwarder-direct` it sits on the instance's own devices and works without a handover support layer.
+Its report, renewed on SIGUSR1, is `<log>.json` in the run's directory.
 """
 
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowferry.testbed.errors import TestbedError
 from flowferry.testbed.functions.site import Site
+from flowferry.testbed.run import Run
 
-#: Seconds. Starting Python and opening two sockets takes a tenth of it on a loaded machine.
+#: Seconds. Starting Python and opening two sockets takes a twentieth of it on a loaded machine.
 START_DEADLINE = 10.0
 
 
@@ -27,54 +28,44 @@ class Forwarder:
 
     def start(self, site: Site) -> None:
         """Start the process; return when both of its sockets are open."""
-        log = f"{self.name}-{site.instance}"
-        child = site.run.daemon(
+        start(
+            site.run,
             site.namespace,
-            command(site.up, site.down),
-            log=log,
+            site.up,
+            site.down,
+            log=f"{self.name}-{site.instance}",
             cgroups=site.cgroups,
         )
-        await_sockets(child, 2, site.run.directory / f"{log}.log")
 
 
-def command(one: str, other: str, *options: str) -> list[str]:
-    """The command line of a forwarder between two devices."""
-    return [sys.executable, "-m", "flowferry.functions.forwarder", one, other, *options]
-
-
-def await_sockets(child: "subprocess.Popen[Any]", count: int, log: Path) -> None:
-    """Wait until `child` holds `count` packet sockets bound to devices.
+def start(
+    run: Run,
+    ns: str,
+    one: str,
+    other: str,
+    *options: str,
+    log: str,
+    cgroups: Sequence[Path] = (),
+) -> None:
+    """Start a forwarder between two devices and wait until it forwards.
 
     Raises `TestbedError` with the last line of its log if it ends before, or takes too long.
     """
+    # It writes its report for the first time when its sockets are open.
+    report = run.directory / f"{log}.json"
+    argv = [sys.executable, "-m", "flowferry.functions.forwarder", one, other, *options]
+    child = run.daemon(ns, [*argv, "--stats", str(report)], log=log, cgroups=cgroups)
     deadline = time.monotonic() + START_DEADLINE
-    while True:
+    while not report.exists():
         if child.poll() is not None:
-            lines = log.read_text().strip().splitlines() or ["it said nothing"]
+            said = (run.directory / f"{log}.log").read_text().strip().splitlines()
             raise TestbedError(
-                f"the forwarder ended at once: {lines[-1]}", "rebuild with 'make setup'"
+                f"the forwarder ended at once: {said[-1] if said else 'it said nothing'}",
+                "rebuild with 'make setup'",
             )
-        if _bound_sockets(child.pid) >= count:
-            return
         if time.monotonic() > deadline:
             raise TestbedError(
                 f"the forwarder opened no sockets within {START_DEADLINE:g} s",
                 "look whether the machine is overloaded, and try again",
             )
         time.sleep(0.005)
-
-
-def _bound_sockets(pid: int) -> int:
-    """How many packet sockets of a process are bound to a device and running."""
-    try:
-        table = Path(f"/proc/{pid}/net/packet").read_text().splitlines()[1:]
-        inodes = {
-            target.removeprefix("socket:[").rstrip("]")
-            for target in (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
-            if target.startswith("socket:[")
-        }
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    # Columns: sk RefCnt Type Proto Iface R Rmem User Inode
-    rows = [line.split() for line in table]
-    return sum(1 for row in rows if row[8] in inodes and row[4] != "0" and row[5] == "1")
