@@ -26,6 +26,8 @@ from flowferry.testbed.switches import SCHEMA
 #: bpf(2) by machine; there is no libc function for it.
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 BPF_PROG_LOAD = 5
+TUN = Path("/dev/net/tun")
+BTF = Path("/sys/kernel/btf/vmlinux")
 BPF_PROG_TYPE_SCHED_CLS = 3
 #: r0 = 0 (TC_ACT_OK); exit
 PROGRAM = bytes.fromhex("b7000000000000009500000000000000")
@@ -68,11 +70,11 @@ def _python() -> str | None:
 
 def _tun() -> str | None:
     try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return "there is no /dev/net/tun"
+        return f"there is no {TUN}"
     except OSError as error:
-        return f"/dev/net/tun cannot be opened ({error.strerror})"
+        return f"{TUN} cannot be opened ({error.strerror})"
     return None
 
 
@@ -93,8 +95,7 @@ def _bpf() -> str | None:
 
 
 def _btf() -> str | None:
-    there = Path("/sys/kernel/btf/vmlinux").exists()
-    return None if there else "the kernel has no BTF (/sys/kernel/btf/vmlinux)"
+    return None if BTF.exists() else f"the kernel has no BTF ({BTF})"
 
 
 def _cls_bpf() -> str | None:
