@@ -189,6 +189,7 @@ def send(
     payload: int | None = None,
     duration: float | None = None,
     count: int | None = None,
+    threads: int = 1,
     burst: int | None = None,
     segments: int = 1,
     echo: bool = False,
@@ -224,6 +225,7 @@ def send(
         payload: UDP payload in bytes, from 16, instead of ``frame``; 64 by default.
         duration: Seconds to send; 10 if ``count`` is not given either.
         count: Packets per flow.
+        threads: Threads to send from, each its share of the flows.
         burst: Packets in a row per flow.
         segments: Packets per message that the kernel cuts apart (UDP_SEGMENT); a path with
             offloads sees them uncut.
@@ -261,6 +263,7 @@ def send(
         "payload": payload,
         "duration": duration,
         "count": count,
+        "threads": threads,
         "burst": burst,
         "segments": segments,
         "echo": echo,

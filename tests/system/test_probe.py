@@ -117,6 +117,13 @@ def test_segments_cut_by_the_kernel_are_single_packets_at_the_sink(pair: Pair) -
     assert sunk.result()["received"] == 480
 
 
+def test_several_threads_send_their_shares(pair: Pair) -> None:
+    with sinking(pair, per_flow="all") as sunk:
+        sent = send(pair, flows=301, count=10, rate=20_000, threads=2)
+    assert sent["sent_per_flow"] == [10] * 301
+    assert sunk.result()["clean"], sunk.result()["verdict"]
+
+
 def test_another_run_is_counted_apart(pair: Pair) -> None:
     with sinking(pair, run=7) as sunk:
         send(pair, run=8, count=50, rate=1000, handshake=None, end=None)

@@ -51,8 +51,9 @@ impl PacketSocket {
             return Err(failed(io::Error::last_os_error()));
         }
         // SAFETY: `fd` has just been opened and is owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let socket = PacketSocket {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            fd,
             interface: interface.into(),
             index,
         };

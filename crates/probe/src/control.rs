@@ -47,6 +47,11 @@ impl Control {
         self.packets.store(packets, Ordering::Relaxed);
     }
 
+    /// Said by one of a job's threads: so many more packets handled.
+    pub fn add_packets(&self, packets: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+    }
+
     /// Packets handled so far.
     pub fn packets(&self) -> u64 {
         self.packets.load(Ordering::Relaxed)

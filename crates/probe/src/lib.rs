@@ -14,6 +14,7 @@ pub mod emitter;
 pub mod error;
 pub mod inlet;
 pub mod layout;
+pub mod pace;
 pub mod packet;
 pub mod plan;
 pub mod report;

@@ -56,6 +56,8 @@ pub struct SendConfig {
     pub duration: Option<f64>,
     /// Send this many packets per flow.
     pub count: Option<u64>,
+    /// Threads to send from, each its share of the flows.
+    pub threads: u32,
     /// Packets in a row per flow; `None`: 1, and at full rate on up to 256 flows 16.
     pub burst: Option<u32>,
     /// Packets per message that the kernel cuts apart (UDP_SEGMENT); the path may see them uncut.
@@ -101,6 +103,7 @@ impl Default for SendConfig {
             payload: None,
             duration: None,
             count: None,
+            threads: 1,
             burst: None,
             segments: 1,
             echo: false,
@@ -125,20 +128,12 @@ pub(crate) struct Plan {
     pub payload: usize,
     pub frame: usize,
     pub encoding: Encoding,
-    pub active: Stream,
-    pub quiet: Stream,
-    pub flows: u32,
+    /// Active and quiet flows of each thread.
+    pub shares: Vec<(Stream, Stream)>,
     pub quiet_flows: u32,
     pub target_rate: Option<f64>,
     /// End of the run, ns after its start.
     pub duration: Option<u64>,
-}
-
-impl Plan {
-    /// Not all flows are quiet.
-    pub fn has_active(&self) -> bool {
-        self.flows > self.quiet_flows
-    }
 }
 
 /// Check and fill in.
@@ -198,6 +193,22 @@ pub(crate) fn plan(config: &SendConfig) -> Result<Plan> {
 
     let quiet_flows = (f64::from(config.flows) * config.quiet).round() as u32;
     let active_flows = config.flows - quiet_flows;
+    let splittable = if active_flows > 0 {
+        active_flows
+    } else {
+        quiet_flows
+    };
+    if !(1..=splittable).contains(&config.threads) {
+        return usage(format!(
+            "{} threads: 1 to the number of flows are possible",
+            config.threads
+        ));
+    }
+    if config.threads > 1 && config.cpu.is_some() {
+        return usage(
+            "several threads on one CPU are no faster: give no CPU, or one thread".into(),
+        );
+    }
     let rate = config
         .rate
         .or(config.flow_rate.map(|rate| rate * f64::from(active_flows)));
@@ -214,6 +225,22 @@ pub(crate) fn plan(config: &SendConfig) -> Result<Plan> {
                 .map_or(u64::MAX, |count| count * u64::from(flows)),
         )
     };
+    // Each thread has a run of neighbouring flows of either kind, and its share of their rate.
+    let part = |total: u32, thread: u32| {
+        let bound = |n: u32| (u64::from(total) * u64::from(n) / u64::from(config.threads)) as u32;
+        (bound(thread), bound(thread + 1) - bound(thread))
+    };
+    let share = |thread: u32| {
+        let (first, flows) = part(active_flows, thread);
+        let rate = rate.map(|rate| rate * f64::from(flows) / f64::from(active_flows.max(1)));
+        let active =
+            Stream::new(first, flows, rate, burst, limit(rate, flows)).in_units_of(config.segments);
+        let (first, flows) = part(quiet_flows, thread);
+        let rate = Some(config.quiet_rate * f64::from(flows));
+        let quiet = Stream::new(active_flows + first, flows, rate, 1, limit(rate, flows));
+        (active, quiet)
+    };
+    let shares = (0..config.threads).map(share).collect();
     let port_count = config
         .ports
         .unwrap_or(config.flows.min(u32::from(PORTS)) as u16);
@@ -236,16 +263,7 @@ pub(crate) fn plan(config: &SendConfig) -> Result<Plan> {
         payload,
         frame: payload + headers,
         encoding,
-        active: Stream::new(0, active_flows, rate, burst, limit(rate, active_flows))
-            .in_units_of(config.segments),
-        quiet: Stream::new(
-            active_flows,
-            quiet_flows,
-            Some(quiet_rate),
-            1,
-            limit(Some(quiet_rate), quiet_flows),
-        ),
-        flows: config.flows,
+        shares,
         quiet_flows,
         target_rate: if active_flows == 0 {
             Some(quiet_rate)
@@ -309,12 +327,33 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((plan.quiet_flows, plan.target_rate), (3, Some(703.0)));
-        let (mut active, mut quiet) = (plan.active, plan.quiet);
+        let (mut active, mut quiet) = plan.shares[0].clone();
         assert_eq!(
             (active.due(u64::MAX / 2), quiet.due(u64::MAX / 2)),
             (1400, 6)
         );
         assert_eq!((active.take(1).0, quiet.take(1).0), (0, 7));
+    }
+
+    #[test]
+    fn threads_share_flows_and_rate() {
+        let plan = plan(&config(|c| {
+            (c.flows, c.quiet, c.rate, c.duration, c.threads) =
+                (11, 0.28, Some(800.0), Some(1.0), 2);
+        }))
+        .unwrap();
+        let due: Vec<(u64, u64)> = plan
+            .shares
+            .iter()
+            .map(|(a, q)| (a.due(u64::MAX / 2), q.due(u64::MAX / 2)))
+            .collect();
+        assert_eq!(due, [(400, 1), (400, 2)]);
+        let firsts = plan
+            .shares
+            .clone()
+            .into_iter()
+            .map(|(mut a, mut q)| (a.take(1).0, q.take(1).0));
+        assert_eq!(firsts.collect::<Vec<_>>(), [(0, 8), (4, 9)]);
     }
 
     #[test]
@@ -327,6 +366,7 @@ mod tests {
             (|c| c.rate = Some(0.0), "rate"),
             (|c| (c.rate, c.flow_rate) = (Some(1.0), Some(1.0)), "rate"),
             (|c| c.segments = 65, "segments"),
+            (|c| c.threads = 2, "threads"),
         ] {
             match plan(&config(change)) {
                 Err(Error::Usage(text)) => assert!(text.contains(word), "{text}"),

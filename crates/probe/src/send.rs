@@ -1,12 +1,14 @@
 //! The sender: greets the sink, sends on schedule, says what it sent, and counts what comes back.
 
-use crate::clock::{now, sleep_until};
+use crate::clock::now;
 use crate::control::Control;
-use crate::emitter::{BATCH, Emitter};
+use crate::emitter::Emitter;
 use crate::error::{Error, Result};
 use crate::inlet::Inlets;
+use crate::pace::{Emitted, Pace};
 use crate::plan::{Plan, SendConfig, plan};
 use crate::report::{Received, SendReport};
+use crate::schedule::Stream;
 use crate::sink::{Stamps, ns, timeline};
 use crate::socket::{SourceOptions, allow_files, dropped, open_source};
 use crate::talk::Talk;
@@ -16,13 +18,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
-/// The shortest sleep, ns: what falls due meanwhile goes out as one batch, and the core stays free.
-const NAP: u64 = 50_000;
-/// The longest sleep, ns: so often the sender looks at its [`Control`].
+/// The longest wait, ns: so often a listener looks whether it is over.
 const TICK: u64 = 20_000_000;
-/// Time a paced sender may take after the end to send what was due before it, ns.
-const GRACE: u64 = 100_000_000;
 /// With every reply here, wait this long for copies, ns.
 const SETTLE: u64 = 100_000_000;
 
@@ -67,8 +66,7 @@ fn open(plan: &Plan, config: &SendConfig) -> Result<Vec<OwnedFd>> {
 }
 
 fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
-    let mut plan = plan(config)?;
-    let layout = plan.layout.clone();
+    let plan = plan(config)?;
     let sockets = open(&plan, config)?;
     let timeline = if config.echo {
         timeline(&config.timeline, config.timeline_ms)?
@@ -83,7 +81,7 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
         &sockets[..1]
     };
     let mut inlets = Inlets::new(heard, plan.payload.max(2048), false);
-    let peer = SocketAddr::new(layout.address, layout.port);
+    let peer = SocketAddr::new(plan.layout.address, plan.layout.port);
     let talk = Talk {
         socket: sockets[0].as_fd(),
         peer,
@@ -104,40 +102,27 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
     // What came back before the sink was there says nothing about the run.
     inlets.icmp_errors = 0;
 
-    let shape = (plan.payload, config.segments, plan.encoding);
-    let mut emitter = Emitter::new(
-        &layout,
-        &sockets,
-        plan.connected,
-        control,
-        plan.run,
-        config.flows,
-        shape,
-    );
     let over = AtomicBool::new(false);
-    let (ended_by, late_max_ns) = std::thread::scope(|scope| {
+    let emitted = std::thread::scope(|scope| {
         let listener = config
             .echo
             .then(|| scope.spawn(|| listen(&over, &mut inlets, &mut tally)));
-        let result = emit(&mut plan, config, control, &mut emitter);
+        let result = emit_all(&plan, config, &sockets, control);
         over.store(true, Ordering::Release);
-        listener.map_or(Ok(()), |l| {
-            l.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
+        listener.map_or(Ok(()), join)?;
         result
     })?;
     if config.echo {
-        tally.set_sent(&emitter.sent, "sender");
+        tally.set_sent(&emitted.sent, "sender");
         await_replies(ns(config.linger), &mut inlets, &mut tally)?;
     }
     let end_acknowledged = match config.end {
         Some(patience) => {
-            Some(talk.tell_end(&emitter.sent, ns(patience), &mut inlets, &mut tally)?)
+            Some(talk.tell_end(&emitted.sent, ns(patience), &mut inlets, &mut tally)?)
         }
         None => None,
     };
-    let icmp_errors = emitter.icmp_errors + inlets.icmp_errors;
+    let icmp_errors = emitted.icmp_errors + inlets.icmp_errors;
     let replies = if config.echo {
         let lost_here = sockets.iter().map(|s| dropped(s.as_fd())).sum();
         Some(tally.finish(lost_here, config.per_flow)?)
@@ -147,8 +132,8 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
     Ok(report(
         &plan,
         config,
-        emitter,
-        (ended_by, late_max_ns, icmp_errors, end_acknowledged),
+        emitted,
+        (icmp_errors, end_acknowledged),
         replies,
     ))
 }
@@ -171,88 +156,73 @@ fn await_replies(linger: u64, inlets: &mut Inlets<'_>, tally: &mut Tally) -> Res
     }
 }
 
-/// Send on schedule. Returns why it ended, and the most a packet was behind its due time.
-fn emit(
-    plan: &mut Plan,
+/// Send every share in a thread of its own.
+fn emit_all(
+    plan: &Plan,
     config: &SendConfig,
+    sockets: &[OwnedFd],
     control: &Control,
-    emitter: &mut Emitter<'_>,
-) -> Result<(&'static str, u64)> {
-    let start = now();
-    let mut late_max = 0;
-    let segments = u64::from(config.segments);
-    loop {
-        if control.stopped() {
-            return Ok(("stopped", late_max));
+) -> Result<Emitted> {
+    let shape = (plan.payload, config.segments, plan.encoding);
+    let pace = Pace {
+        start: now(),
+        duration: plan.duration,
+        by_count: config.count.is_some(),
+        segments: u64::from(config.segments),
+        control,
+    };
+    let one = |(active, quiet): &(Stream, Stream)| {
+        let (layout, flows) = (&plan.layout, config.flows);
+        let emitter = Emitter::new(
+            layout,
+            sockets,
+            plan.connected,
+            control,
+            plan.run,
+            flows,
+            shape,
+        );
+        pace.emit(active.clone(), quiet.clone(), emitter)
+    };
+    let [first, others @ ..] = &plan.shares[..] else {
+        unreachable!("a plan has at least one thread")
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter()
+            .map(|share| scope.spawn(|| one(share)))
+            .collect();
+        let mut sum = one(first);
+        for other in others {
+            let other = join(other);
+            sum = sum.and_then(|sum| Ok(sum.and(other?)));
         }
-        let at = now();
-        let elapsed = at - start;
-        if let Some(end) = plan.duration {
-            let behind = [&plan.active, &plan.quiet]
-                .into_iter()
-                .any(|s| s.is_paced() && !s.is_done());
-            if elapsed >= end + if behind { GRACE } else { 0 }
-                || elapsed >= end && !plan.active.is_paced()
-            {
-                return Ok(("duration", late_max));
-            }
-        }
-        if plan.active.is_done()
-            && (plan.quiet.is_done() || config.count.is_some() && plan.has_active())
-        {
-            return Ok((
-                if config.count.is_some() {
-                    "count"
-                } else {
-                    "duration"
-                },
-                late_max,
-            ));
-        }
-        let mut sent_any = false;
-        for stream in [&mut plan.quiet, &mut plan.active] {
-            let mut due = stream.due(elapsed).min(BATCH as u64 * segments);
-            if let Some(next) = stream.next_due().filter(|_| due > 0 && stream.is_paced()) {
-                late_max = late_max.max(elapsed - next);
-            }
-            while due > 0 {
-                let (flow, count) = stream.take(due.min(segments));
-                emitter.add(flow, count, at)?;
-                due -= u64::from(count);
-                sent_any = true;
-            }
-        }
-        emitter.flush()?;
-        control.set_packets(emitter.total);
-        if !sent_any {
-            let next = [&plan.quiet, &plan.active]
-                .into_iter()
-                .filter_map(|s| s.next_due())
-                .min();
-            let due = next
-                .map_or(at + TICK, |next| start + next)
-                .clamp(at + NAP, at + TICK);
-            sleep_until(due);
-        }
-    }
+        sum
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn report(
     plan: &Plan,
     config: &SendConfig,
-    emitter: Emitter<'_>,
-    (ended_by, late_max_ns, icmp_errors, end_acknowledged): (&'static str, u64, u64, Option<bool>),
+    emitted: Emitted,
+    (icmp_errors, end_acknowledged): (u64, Option<bool>),
     replies: Option<Received>,
 ) -> SendReport {
-    let duration_ns = emitter.span.map_or(0, |(first, last)| last - first);
+    let duration_ns = emitted.span.map_or(0, |(first, last)| last - first);
     let packets_per_second = if duration_ns > 0 {
-        (emitter.total - 1) as f64 * 1e9 / duration_ns as f64
+        (emitted.total - 1) as f64 * 1e9 / duration_ns as f64
     } else {
         0.0
     };
     let mut verdict = match &replies {
         Some(replies) => format!("round trip {}", replies.verdict()),
-        None => format!("sent {} packets on {} flows", emitter.total, config.flows),
+        None => format!("sent {} packets on {} flows", emitted.total, config.flows),
     };
     if end_acknowledged == Some(false) {
         verdict += "; the sink did not confirm the sent counts";
@@ -264,22 +234,22 @@ fn report(
     SendReport {
         role: "send",
         run: plan.run,
-        ended_by,
+        ended_by: emitted.ended_by,
         flows: config.flows,
         quiet_flows: plan.quiet_flows,
-        sent: emitter.total,
+        sent: emitted.total,
         payload_bytes: plan.payload as u32,
         frame_bytes: plan.frame as u32,
         duration_ns,
-        first_ns: emitter.span.map(|(first, _)| first),
-        last_ns: emitter.span.map(|(_, last)| last),
+        first_ns: emitted.span.map(|(first, _)| first),
+        last_ns: emitted.span.map(|(_, last)| last),
         packets_per_second,
         target_packets_per_second: plan.target_rate,
-        late_max_ns,
+        late_max_ns: emitted.late_max,
         icmp_errors,
-        full_queue: emitter.full_queue,
+        full_queue: emitted.full_queue,
         end_acknowledged,
-        sent_per_flow: emitter.sent,
+        sent_per_flow: emitted.sent,
         replies,
         verdict,
     }

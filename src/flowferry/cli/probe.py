@@ -93,6 +93,7 @@ def _shared(command: Command) -> Command:
 @click.option("--payload", type=int, help="UDP payload in bytes.  [default: 64]")
 @click.option("--duration", type=float, help="Seconds to send.  [default: 10, or by --count]")
 @click.option("--count", type=int, help="Packets per flow.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads to send from.")
 @click.option("--burst", type=int, help="Packets in a row per flow.")
 @click.option(
     "--segments",
