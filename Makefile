@@ -16,7 +16,7 @@ help: ## list the targets
 setup: ## make this machine ready: packages, .venv, native module
 	@setup/setup.sh
 
-demo: setup ## scale out and in with live traffic on this machine
+demo: setup ## live flows through one function, held and released: verdict, picture
 	@$(BIN)/flowferry demo
 
 test: setup ## format check, lints, types, unit, property and system tests

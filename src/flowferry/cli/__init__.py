@@ -21,7 +21,7 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("demo", "demo", "Scale out and in with live traffic; verdict and picture."),
+    "demo": Entry("demo", "demo", "Live flows, held and released again: verdict and picture."),
     "testbed": Entry("testbed", "testbed", "Hosts, switches and instances on this machine."),
     "hsl": Entry("hsl", "hsl", "The handover support layer of an instance."),
     "probe": Entry("probe", "probe", "Traffic that proves loss, order, duplication and delay."),

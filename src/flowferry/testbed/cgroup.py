@@ -61,7 +61,8 @@ def create(groups: Sequence[Path], share: float, version: int | None = None) -> 
     for group in chain:
         if version == 2:
             _delegate(group.parent)
-        group.mkdir(exist_ok=True)
+        # Somebody else may be removing the common parent just now.
+        group.mkdir(parents=True, exist_ok=True)
     target = groups[-1]
     if version == 1:
         (target / "cpu.cfs_period_us").write_text(str(PERIOD))
