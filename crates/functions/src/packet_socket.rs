@@ -4,6 +4,13 @@
 //! Three options make that lossless on virtual interfaces. PACKET_VNET_HDR carries super-packets and
 //! unfinished checksums across. PACKET_AUXDATA tells the VLAN tag that the kernel took off.
 //! PACKET_IGNORE_OUTGOING keeps what we send from coming back to us.
+//!
+//! Frames are read with `recvmmsg`, not from a ring. Measured with a bare forwarder in each style,
+//! 60-byte frames, two cores shared with source and sink: `recvmmsg` 486,000 frames/s, TPACKET_V2
+//! 507,000, TPACKET_V3 523,000. But a ring that can hold super-packets needs 68 KiB per slot, so V2
+//! with 68 MiB overflowed after 1,024 small frames (1,195 of 450,000 lost at 300,000 frames/s, where
+//! the other two lost none), and V3 hands over whole blocks: 0.5 to 0.8 ms of delay at the median
+//! instead of 6 to 28 µs. The socket queue is counted in bytes and has neither fault.
 
 use crate::frame::{TAG_LEN, VNET_LEN, Vnet, restore_tag};
 use flowferry_probe::error::{Error, Result};

@@ -187,6 +187,8 @@ fn until_over(
         if tally.sent_known().is_none()
             && let Some(file) = &config.sent
             && let Some(sent) = read_sent(file)?
+            // A file of an earlier run may still be there: ours comes later.
+            && tally.run().is_some_and(|run| run & 0xffff == sent.run & 0xffff)
         {
             tally.set_sent(&sent.sent_per_flow, "file");
         }

@@ -119,6 +119,10 @@ def send(
     **options: Any,
 ) -> None:
     """Send to the sink at address TO (start the sink first)."""
+    if expect_clean and not options["echo"]:
+        raise click.UsageError(
+            "only with --echo can the sender tell; give --expect-clean to the sink"
+        )
     if no_handshake:
         options["handshake"] = None
     if no_end:
@@ -126,8 +130,6 @@ def send(
     with _run_options("sent") as running:
         result = _guarded(lambda: runs.send(to, **options, **running))
     received = result["replies"]
-    if expect_clean and received is None:
-        raise click.UsageError("only --echo lets the sender expect anything; ask the sink instead")
     _finish(result, received, report, as_json, expect_clean)
 
 
