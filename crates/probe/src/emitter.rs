@@ -11,8 +11,8 @@ use nix::sys::socket::SockaddrStorage;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Messages per system call. Larger batches were no faster (64: slower by a few per cent, as the
-/// sink's CPU then gets its packets in lumps).
+/// Messages per system call. Few, because the packets of a batch carry the time it was filled: at
+/// about 1 µs each the last one leaves some 16 µs later.
 pub const BATCH: usize = 16;
 /// Pause before a refused send is tried again, ns.
 const PAUSE: u64 = 50_000;
