@@ -1,5 +1,6 @@
 """Numbered datagrams from h1 to h2: which arrived, in which order, and which never did."""
 
+import itertools
 import socket
 import struct
 import threading
@@ -40,7 +41,7 @@ class Arrivals:
         """What is out of order or doubled; empty when nothing is."""
         found = []
         for flow, numbers in self.numbers.items():
-            for before, after in zip(numbers, numbers[1:], strict=False):
+            for before, after in itertools.pairwise(numbers):
                 if after <= before:
                     kind = "doubled" if after == before else "late"
                     found.append(f"flow {flow}: {after} {kind}, after {before}")

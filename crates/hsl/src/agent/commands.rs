@@ -304,6 +304,7 @@ impl Agent {
             "lost_packets": self.lost,
             "takeover_lost_packets": self.took_over,
             "control": {
+                "misplaced": self.misplaced,
                 "accepted": opener.map_or(0, |opener| opener.accepted()),
                 "rejected": opener.map(|opener| {
                     opener.rejected().collect::<std::collections::BTreeMap<_, _>>()

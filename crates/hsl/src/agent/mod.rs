@@ -77,6 +77,12 @@ fn now() -> u64 {
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
+/// Rises at every start: the wall clock in nanoseconds.
+fn boot() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_REALTIME).expect("always there");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
 /// What a client waits for.
 enum Wait {
     Hold { id: HoldId, deadline: u64 },
@@ -123,6 +129,8 @@ pub struct Agent {
     started_ns: u64,
     captured: [u64; 2],
     lost: u64,
+    /// Markers that came in on another side than they were signed for.
+    misplaced: u64,
     took_over: Option<u64>,
     stopping: Option<bool>,
     stalled_at: u64,
@@ -217,7 +225,7 @@ impl Agent {
             keys,
             frames: Opener::new(config.instance.id),
             streams: Opener::new(config.instance.id),
-            sealer: Sealer::new(config.instance.id, started_ns),
+            sealer: Sealer::new(config.instance.id, boot()),
         });
         let marks = u64::from_ne_bytes(random()?);
         let marks = ((marks as u32) | 1, ((marks >> 32) as u32 & !1) | 2);
@@ -245,6 +253,7 @@ impl Agent {
             started_ns,
             captured: [0; 2],
             lost: 0,
+            misplaced: 0,
             took_over: None,
             stopping: None,
             stalled_at: 0,

@@ -157,6 +157,14 @@ impl Agent {
         if message.command != Command::Marker {
             return Ok(());
         }
+        let own = match side {
+            Side::Upstream => flowferry_wire::Side::Upstream,
+            Side::Downstream => flowferry_wire::Side::Downstream,
+        };
+        if message.side() != Some(own) {
+            self.misplaced += 1;
+            return Ok(());
+        }
         let marker = Marker {
             handover: message.handover,
             sequence: message.sequence,
