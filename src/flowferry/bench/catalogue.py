@@ -1,7 +1,6 @@
 """Which experiments there are."""
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,28 +14,20 @@ class Experiment:
 
     name: str
     help: str
-
-    @property
-    def module(self) -> str:
-        """Where it lives."""
-        return f"flowferry.bench.{self.name}"
-
-    def installed(self) -> bool:
-        """Whether this installation has it."""
-        return importlib.util.find_spec(self.module) is not None
+    module: str
 
     def run(self, settings: Settings) -> Report:
         """Measure."""
-        job: Callable[[Settings], Report] = importlib.import_module(self.module).run
+        module = importlib.import_module(f"flowferry.bench.{self.module}")
+        job: Callable[[Settings], Report] = module.run
         return job(settings)
 
 
 EXPERIMENTS = {
     each.name: each
     for each in (
-        Experiment("passthrough", "what an idle handover layer costs, either shim"),
-        Experiment("capture", "capture and release without a pause"),
-        Experiment("probe", "the probe's small-packet rate beside iperf3's"),
+        Experiment("passthrough", "what an idle handover layer costs, either shim", "passthrough"),
+        Experiment("capture", "capture and release without a pause", "capture"),
+        Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )
-    if each.installed()
 }
