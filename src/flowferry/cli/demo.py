@@ -1,0 +1,119 @@
+"""`flowferry demo`: live flows, captured and released, with a verdict, a report and a picture."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast, get_args
+
+import click
+from rich.console import Console
+
+from flowferry.demo import Demo, Outcome, plan, play
+from flowferry.demo.stage import Function
+from flowferry.hsl import HslError
+from flowferry.probe import ProbeError
+from flowferry.testbed import TestbedError, preflight
+
+
+@click.command()
+@click.option(
+    "--duration",
+    type=click.FloatRange(3, 600),
+    default=20.0,
+    show_default=True,
+    help="Seconds of traffic.",
+)
+@click.option(
+    "--holds", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+)
+@click.option(
+    "--function",
+    type=click.Choice(get_args(Function)),
+    default="bridge",
+    show_default=True,
+    help="A function that the kernel forwards, or one with packet sockets.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results/demo"),
+    show_default=True,
+    help="Where the report and the picture go.",
+)
+@click.option(
+    "--name", metavar="RUN", help="Name its testbed, to look into it meanwhile.  [default: demo-…]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def demo(
+    duration: float, holds: int, function: str, out: Path, name: str | None, as_json: bool
+) -> None:
+    """Hold and release live UDP, TCP and ping through one function, and count every packet.
+
+    Exit status 1 if anything was lost, reordered or duplicated, or a connection broke.
+    """
+    try:
+        cues = plan(holds, duration)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        preflight.require()
+        out.mkdir(parents=True, exist_ok=True)
+        with _ended_in_order():
+            it = Demo(cast(Function, function), cues, duration)
+            outcome = _play(replace(it, name=name) if name else it, out, as_json)
+    except (TestbedError, HslError, ProbeError) as error:
+        raise click.ClickException(str(error)) from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise click.ClickException(f"{error}; check the machine with 'flowferry doctor'") from error
+    if as_json:
+        click.echo(json.dumps(outcome.as_json()))
+    else:
+        click.echo(f"report:  {outcome.files['report']}\npicture: {outcome.files['picture']}")
+        click.echo(outcome.line())
+    if outcome.problems():
+        if as_json:
+            raise click.ClickException(outcome.line())
+        sys.exit(1)
+
+
+def _play(it: Demo, out: Path, as_json: bool) -> Outcome:
+    from flowferry.demo import live, picture  # matplotlib takes a second to load
+
+    console = Console(stderr=as_json)
+    with tempfile.TemporaryDirectory(prefix="flowferry-demo-") as scratch:
+        with live.shown(it, console) as told:
+            outcome = play(it, Path(scratch) / "timeline", told)
+        files = {"report": str(out / "demo.json"), "picture": str(out / "demo.png")}
+        outcome = replace(outcome, files=files)
+        picture.draw(it, outcome, Path(files["picture"]))
+    Path(files["report"]).write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
+    return outcome
+
+
+class _Ended(SystemExit):
+    """The demo was told to end; everything is taken down on the way out."""
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Ctrl-C and SIGTERM unwind the demo once; repeating them cannot cut the cleaning short."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Ended(128 + number)
+
+    before: dict[signal.Signals, Any] = {each: signal.signal(each, end) for each in numbers}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
