@@ -151,6 +151,25 @@ impl Key {
             .chain([self.proto, self.kind, self.side, self.zero])
     }
 
+    /// All bits that are set in either.
+    pub(crate) fn union(&self, other: &Key) -> Key {
+        let mut both = *self;
+        let or = |into: &mut [u8], from: &[u8]| {
+            into.iter_mut()
+                .zip(from)
+                .for_each(|(into, from)| *into |= from);
+        };
+        or(&mut both.low, &other.low);
+        or(&mut both.high, &other.high);
+        or(&mut both.low_port, &other.low_port);
+        or(&mut both.high_port, &other.high_port);
+        both.vlan = [self.vlan[0] | other.vlan[0], self.vlan[1] | other.vlan[1]];
+        both.proto |= other.proto;
+        both.kind |= other.kind;
+        both.side |= other.side;
+        both
+    }
+
     /// The side this key is for.
     pub fn side(&self) -> Side {
         Side::ALL[usize::from(self.side & 1)]

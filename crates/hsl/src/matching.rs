@@ -87,6 +87,15 @@ impl Match {
         (exact && protocol && (ports || portless)).then(|| self.value.canonical().0)
     }
 
+    /// Those packets that belong to both; `None` if there are none.
+    pub fn and(&self, other: &Match) -> Option<Match> {
+        self.overlaps(other).then(|| Match {
+            text: format!("{self},{other}"),
+            mask: self.mask.union(&other.mask),
+            value: self.value.union(&other.value),
+        })
+    }
+
     /// Whether some packet belongs to both.
     pub fn overlaps(&self, other: &Match) -> bool {
         self.value

@@ -4,47 +4,107 @@ use super::{
     Action, Endpoint, Event, Figures, Hold, HoldId, HoldState, Notice, RULES_PER_SIDE, Refusal,
     Role, Spec, State, Treatment,
 };
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 
 impl Endpoint {
-    /// Say that a flow has other headers downstream than upstream (NAT).
+    /// Say that a flow has other headers downstream than upstream (NAT). A downstream key stands
+    /// for one flow, the one named last.
     pub fn set_alias(&mut self, upstream: Key, downstream: Key) {
         let (upstream, downstream) = (upstream.on(Side::Upstream), downstream.on(Side::Downstream));
-        self.drop_alias(&upstream);
-        self.aliases.insert(upstream, downstream);
-        self.aliased.insert(downstream, upstream);
-        for (id, treatment) in self.holding_over(&upstream) {
-            self.treat(id, downstream, treatment);
+        if self.aliases.get(&upstream) == Some(&downstream) {
+            return;
         }
+        self.drop_alias(&upstream);
+        if let Some(other) = self.aliased.insert(downstream, upstream) {
+            self.aliases.remove(&other);
+        }
+        self.aliases.insert(upstream, downstream);
+        self.treat_anew(downstream);
     }
 
-    /// Take an alias back.
+    /// Take an alias back. What a hold has taken under it stays in that hold's hands.
     pub fn drop_alias(&mut self, upstream: &Key) {
         if let Some(downstream) = self.aliases.remove(&upstream.on(Side::Upstream)) {
             self.aliased.remove(&downstream);
+            self.treat_anew(downstream);
         }
     }
 
-    fn holding_over(&self, upstream: &Key) -> Vec<(HoldId, Treatment)> {
-        self.holds
-            .values()
-            .filter(|hold| hold.state == HoldState::Holding)
-            .filter(|hold| hold.spec.sides.contains(&Side::Downstream))
-            .filter(|hold| hold.spec.matching.covers_flow(upstream))
-            .filter(|hold| {
-                !hold
-                    .spec
-                    .except
-                    .iter()
-                    .any(|except| except.covers_flow(upstream))
-            })
-            .map(|hold| (hold.id, Treatment::Capture))
-            .collect()
+    /// Rules see a flow's own headers, holds go by its upstream ones. Where these differ, the flow
+    /// is treated by itself: as the hold that names it wants, or passed if only rules match it.
+    fn treat_anew(&mut self, downstream: Key) {
+        let upstream = self.aliased.get(&downstream).copied();
+        let mut holding = self.holds.values().filter(|hold| {
+            hold.state == HoldState::Holding && hold.spec.sides.contains(&Side::Downstream)
+        });
+        let owner = upstream.and_then(|upstream| {
+            let owner = holding.clone().find(|hold| hold.spec.names(&upstream))?;
+            let freed = [upstream, upstream.on(Side::Downstream)]
+                .iter()
+                .any(|key| self.is_freed(owner.id, key));
+            Some((owner.id, owner.spec.role, freed))
+        });
+        let by_rule = upstream.and_then(|_| holding.find(|hold| hold.spec.names(&downstream)));
+        let by_rule = by_rule.map(|hold| hold.id);
+        let held = matches!(self.state(&downstream), State::Held | State::Straying);
+        if owner.is_none() && held {
+            return;
+        }
+        let mut treated = false;
+        for flows in self.treated.values_mut() {
+            let stays = upstream.is_none() && flows.get(&downstream) == Some(&Treatment::Pass);
+            treated |= !stays && flows.remove(&downstream).is_some();
+        }
+        match (owner, by_rule) {
+            (Some((id, _, true)), _) => {
+                if held {
+                    self.assign(downstream, id);
+                    self.step(downstream, Event::Release)
+                        .expect("any flow can be released");
+                }
+                self.treat(id, downstream, Treatment::Pass);
+            }
+            (None, Some(id)) => self.treat(id, downstream, Treatment::Pass),
+            (Some((id, role, false)), _) => {
+                self.treat(id, downstream, role.treatment());
+                if self.flows.contains_key(&downstream) {
+                    self.assign(downstream, id);
+                    self.step(downstream, role.event())
+                        .expect("any flow can be taken");
+                }
+            }
+            (None, None) if treated && !self.is_guarded(&downstream) => {
+                self.actions.push(Action::Flow(downstream, None));
+            }
+            (None, None) => {}
+        }
     }
 
-    pub(super) fn treat(&mut self, id: HoldId, key: Key, treatment: Treatment) {
+    /// Hold `id` lasts, but this flow side was let go.
+    pub(super) fn is_freed(&self, id: HoldId, key: &Key) -> bool {
+        self.treated.get(&id).and_then(|flows| flows.get(key)) == Some(&Treatment::Pass)
+    }
+
+    fn treat(&mut self, id: HoldId, key: Key, treatment: Treatment) {
         self.treated.entry(id).or_default().insert(key, treatment);
-        self.actions.push(Action::Flow(key, Some(treatment)));
+        if !self.is_guarded(&key) {
+            self.actions.push(Action::Flow(key, Some(treatment)));
+        }
+    }
+
+    pub(super) fn untreat(&mut self, id: HoldId) {
+        for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
+            if !self.is_guarded(&key) {
+                self.actions.push(Action::Flow(key, None));
+            }
+            if self.aliased.contains_key(&key) {
+                self.treat_anew(key); // another hold's rule may match it
+            }
+        }
+    }
+
+    fn is_guarded(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.guarded)
     }
 
     /// Begin to hold what `spec` says.
@@ -81,11 +141,7 @@ impl Endpoint {
         if needed > RULES_PER_SIDE {
             return Err(Refusal::TooManyRules { needed });
         }
-        let event = if spec.role == Role::Stray {
-            Event::Stray
-        } else {
-            Event::Capture
-        };
+        let role = spec.role;
         let figures = Figures {
             began_ns: now,
             ..Figures::default()
@@ -99,41 +155,39 @@ impl Endpoint {
             flows_left: 0,
         };
         // Flows still on their way out of an earlier hold are taken at once.
-        let taken: Vec<Key> = self
-            .flows
-            .keys()
-            .filter(|key| self.takes(&hold, key))
-            .copied()
+        let packets = self.flows.iter().map(|(key, flow)| flow.packet(key));
+        let taken: Vec<Key> = packets
+            .filter(|packet| self.takes(&hold, packet))
+            .map(|packet| packet.key)
             .collect();
         let aliases: Vec<Key> = self
             .aliases
             .iter()
-            .filter(|(_, down)| self.takes(&hold, down))
-            .map(|(_, down)| *down)
+            .filter(|(upstream, downstream)| {
+                hold.spec.names(upstream) || hold.spec.names(downstream)
+            })
+            .map(|(_, downstream)| *downstream)
             .collect();
         self.holds.insert(id, hold);
-        for key in taken {
-            self.step(key, event)?;
-            self.assign(key, id);
-        }
         for key in aliases {
-            self.treat(id, key, Treatment::Capture);
+            self.treat_anew(key);
         }
         self.publish_rules();
+        for key in taken {
+            self.assign(key, id);
+            self.step(key, role.event()).expect("any flow can be taken");
+        }
         self.notice_hold(id);
         Ok(())
     }
 
-    /// Whether `hold` is for this flow side, by the flow's upstream headers.
-    pub(super) fn takes(&self, hold: &Hold, key: &Key) -> bool {
-        let named = self.aliased.get(key).unwrap_or(key);
-        hold.spec.sides.contains(&key.side())
-            && hold.spec.matching.covers_flow(named)
-            && !hold
-                .spec
-                .except
-                .iter()
-                .any(|except| except.covers_flow(named))
+    /// Whether `hold` is for the flow side of this packet, by the flow's upstream headers.
+    pub(super) fn takes(&self, hold: &Hold, packet: &Parsed) -> bool {
+        hold.spec.sides.contains(&packet.key.side())
+            && match self.aliased.get(&packet.key) {
+                Some(upstream) => hold.spec.names(upstream),
+                None => hold.spec.covers(packet),
+            }
     }
 
     /// Let everything that hold `id` has go, in order.
@@ -145,7 +199,6 @@ impl Endpoint {
         let hold = hold.ok_or(Refusal::Unknown(id))?;
         hold.state = HoldState::Releasing;
         hold.figures.released_ns = now;
-        self.publish_rules();
         let flows: Vec<Key> = self
             .flows
             .iter()
@@ -153,32 +206,49 @@ impl Endpoint {
             .map(|(key, _)| *key)
             .collect();
         for key in flows {
-            self.step(key, Event::Release)?;
+            self.step(key, Event::Release)
+                .expect("any flow can be released");
         }
-        for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
-            self.actions.push(Action::Flow(key, None));
-        }
+        // Only now: a flow with strays goes from its rule to its guard without a gap.
+        self.publish_rules();
+        self.untreat(id);
         self.notice_hold(id);
         Ok(())
     }
 
-    /// Let one flow of hold `id` go on both sides while the hold lasts for the others.
+    /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
+    /// its upstream headers. It may not have been seen yet.
     pub fn release_flow(&mut self, id: HoldId, flow: Key) -> Result<(), Refusal> {
+        let upstream = flow.on(Side::Upstream);
         let hold = self
             .holds
             .get(&id)
             .filter(|hold| hold.state == HoldState::Holding);
-        let sides = hold.ok_or(Refusal::Unknown(id))?.spec.sides.clone();
-        for side in sides {
-            let key = flow.on(side);
-            let key = match side {
-                Side::Upstream => key,
-                Side::Downstream => *self.aliases.get(&flow.on(Side::Upstream)).unwrap_or(&key),
-            };
-            self.treat(id, key, Treatment::Pass);
+        let spec = &hold.ok_or(Refusal::Unknown(id))?.spec;
+        let keys: Vec<Key> = spec
+            .sides
+            .iter()
+            .map(|side| match side {
+                Side::Upstream => upstream,
+                Side::Downstream => *self
+                    .aliases
+                    .get(&upstream)
+                    .unwrap_or(&flow.on(Side::Downstream)),
+            })
+            .collect();
+        let anothers = |key| self.flows.get(key).is_some_and(|flow| flow.hold != id);
+        if !spec.names(&upstream) || keys.iter().any(anothers) {
+            return Err(Refusal::NotOfHold {
+                flow: upstream,
+                hold: id,
+            });
+        }
+        for key in keys {
             if self.flows.contains_key(&key) {
-                self.step(key, Event::Release)?;
+                self.step(key, Event::Release)
+                    .expect("any flow can be released");
             }
+            self.treat(id, key, Treatment::Pass);
         }
         Ok(())
     }
@@ -191,11 +261,15 @@ impl Endpoint {
             .get_mut(&id)
             .filter(|hold| hold.state == HoldState::Holding);
         hold.ok_or(Refusal::Unknown(id))?.spec.role = role;
-        let event = if role == Role::Stray {
-            Event::Stray
-        } else {
-            Event::Capture
-        };
+        self.publish_rules();
+        let treated = self.treated.get(&id).into_iter().flatten();
+        let treated: Vec<Key> = treated
+            .filter(|(_, treatment)| **treatment != Treatment::Pass)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in treated {
+            self.treat(id, key, role.treatment());
+        }
         let flows: Vec<Key> = self
             .flows
             .iter()
@@ -203,9 +277,8 @@ impl Endpoint {
             .map(|(key, _)| *key)
             .collect();
         for key in flows {
-            self.step(key, event)?;
+            self.step(key, role.event()).expect("any flow can be taken");
         }
-        self.publish_rules();
         Ok(())
     }
 
@@ -255,17 +328,11 @@ impl Endpoint {
                 .values()
                 .filter(|hold| hold.state == HoldState::Holding);
             for hold in holding.filter(|hold| hold.spec.sides.contains(&side)) {
-                let treatment = match hold.spec.role {
-                    Role::Capture | Role::Stray => Treatment::Capture,
-                    Role::Arm => Treatment::Arm,
-                };
-                rules.extend(
-                    hold.spec
-                        .except
-                        .iter()
-                        .map(|except| (except.clone(), Treatment::Pass)),
-                );
-                rules.push((hold.spec.matching.clone(), treatment));
+                let spec = &hold.spec;
+                // Cut down to the hold's own match: what else they cover may be another hold's.
+                let except = spec.except.iter().filter_map(|it| spec.matching.and(it));
+                rules.extend(except.map(|except| (except, Treatment::Pass)));
+                rules.push((spec.matching.clone(), spec.role.treatment()));
             }
             self.actions.push(Action::Rules(side, rules));
         }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Side;
+use super::{Event, Treatment};
+use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 
 /// Name of a hold; the controller uses the handover's id.
@@ -20,6 +21,24 @@ pub enum Role {
     Stray,
 }
 
+impl Role {
+    /// What happens to a flow that is taken.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Role::Capture | Role::Arm => Event::Capture,
+            Role::Stray => Event::Stray,
+        }
+    }
+
+    /// What the programs do with its packets.
+    pub(super) fn treatment(self) -> Treatment {
+        match self {
+            Role::Capture | Role::Stray => Treatment::Capture,
+            Role::Arm => Treatment::Arm,
+        }
+    }
+}
+
 /// What to hold.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -31,6 +50,19 @@ pub struct Spec {
     pub except: Vec<Match>,
     /// On which sides.
     pub sides: Vec<Side>,
+}
+
+impl Spec {
+    /// Whether a packet that arrived with these headers belongs to the hold, whatever the side.
+    pub(super) fn covers(&self, packet: &Parsed) -> bool {
+        self.matching.covers(packet) && !self.except.iter().any(|except| except.covers(packet))
+    }
+
+    /// Whether a flow belongs to it when all that is known is its key, which has no direction.
+    pub(super) fn names(&self, flow: &Key) -> bool {
+        self.matching.covers_flow(flow)
+            && !self.except.iter().any(|except| except.covers_flow(flow))
+    }
 }
 
 /// Where a hold is.

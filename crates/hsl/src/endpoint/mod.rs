@@ -24,7 +24,7 @@ pub use frames::{Budget, Part};
 pub use hold::{Figures, Hold, HoldId, HoldState, Role, Spec};
 pub use table::{Duty, Event, State, Transition};
 
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 use frames::Queue;
 
@@ -131,6 +131,14 @@ pub enum Refusal {
     /// No side to hold on.
     #[error("a hold needs a side: upstream, downstream or both")]
     NoSide,
+    /// Another hold's flow, or nobody's.
+    #[error("{flow:?} is not of hold {hold}; name its upstream headers")]
+    NotOfHold {
+        /// The flow.
+        flow: Key,
+        /// The hold.
+        hold: HoldId,
+    },
     /// The table does not allow it.
     #[error("{flow:?} is {state:?}: {event:?} is not possible there")]
     Illegal {
@@ -155,6 +163,26 @@ struct FlowSide {
     queue: Queue,
     /// In the list of flows that have something to write.
     listed: bool,
+    /// Its last packet came from the key's high end. Matches have a direction, keys have none.
+    swapped: bool,
+    /// Captured by a treatment of its own while strays of a released flow are unwritten: the
+    /// programs do not count these, so nothing else would keep what arrives behind them.
+    guarded: bool,
+}
+
+impl FlowSide {
+    /// There is more to write, or what was written last is not known to be.
+    fn waits(&self) -> bool {
+        self.guarded || !self.queue.is_empty()
+    }
+    /// What a packet of the flow looks like.
+    fn packet(&self, key: &Key) -> Parsed {
+        Parsed {
+            key: *key,
+            ethertype: 0,
+            swapped: self.swapped,
+        }
+    }
 }
 
 /// A packet to be sent after its flow.
@@ -181,6 +209,8 @@ pub struct Endpoint {
     /// Flow sides with something to write, each once, served in turn.
     ready: VecDeque<Key>,
     strays: VecDeque<Stray>,
+    /// A guarded flow whose last stray the shell is writing.
+    unguard: Option<Key>,
     budget: Budget,
     /// Flows whose treatment was set one by one, by hold; undone when it ends.
     treated: HashMap<HoldId, BTreeMap<Key, Treatment>>,
@@ -199,6 +229,7 @@ impl Endpoint {
             flows: HashMap::default(),
             ready: VecDeque::new(),
             strays: VecDeque::new(),
+            unguard: None,
             budget: Budget::new(limit),
             treated: HashMap::new(),
             aliases: HashMap::new(),
@@ -264,19 +295,31 @@ impl Endpoint {
     pub fn draining(&self) -> Vec<Key> {
         self.flows
             .iter()
-            .filter(|(_, flow)| flow.state == State::Releasing && flow.queue.is_empty())
+            .filter(|(_, flow)| flow.state == State::Releasing && !flow.waits())
             .map(|(key, _)| *key)
             .collect()
     }
 
-    /// Nothing of the flow is outstanding any more, and long enough.
+    /// Nothing of the flow is outstanding any more, and long enough. Refused while packets of it
+    /// are kept, since a list of [`Endpoint::draining`] flows grows old.
     pub fn settled(&mut self, key: Key) -> Result<(), Refusal> {
-        self.step(key, Event::Settled)
+        match self.flows.get(&key) {
+            Some(flow) if flow.waits() => Err(Refusal::Illegal {
+                flow: key,
+                state: flow.state,
+                event: Event::Settled,
+            }),
+            _ => self.step(key, Event::Settled),
+        }
     }
 
     /// Packets of a flow will never come back from the kernel.
     pub fn lost(&mut self, key: &Key, packets: u64, why: &str) {
         let id = self.flows.get(key).map_or(0, |flow| flow.hold);
+        self.lost_of(id, packets, why);
+    }
+
+    fn lost_of(&mut self, id: HoldId, packets: u64, why: &str) {
         if let Some(hold) = self.holds.get_mut(&id) {
             hold.figures.lost_packets += packets;
         }
@@ -293,15 +336,19 @@ impl Endpoint {
     /// Let go of everything without releasing it: packets have overtaken what is kept.
     ///
     /// `outstanding` is what the programs say was captured and never let through, per flow. Holds
-    /// end as aborted. Returns the packets lost: those outstanding, and the strays kept here.
+    /// end as aborted. Returns the packets lost: those outstanding, and the strays that
+    /// followed from elsewhere.
     pub fn discard(&mut self, outstanding: &[(Key, u64)], why: &str, now: u64) -> u64 {
         let mut total = 0;
         for (key, packets) in outstanding {
             self.lost(key, *packets, why);
             total += packets;
         }
+        self.ready.clear(); // at once; a search for each flow would take minutes
         for key in self.flows.keys().copied().collect::<Vec<_>>() {
-            let strays = self.flows[&key].queue.lengths().0 as u64;
+            let flow = self.flows.get_mut(&key).expect("listed above");
+            flow.listed = false;
+            let strays = flow.queue.lengths().0 as u64;
             self.lost(&key, strays, why);
             total += strays;
             if self.step(key, Event::Discard).is_err() {
@@ -322,7 +369,7 @@ impl Endpoint {
         // Those captured here are among the outstanding ones already.
         while let Some(stray) = self.next_stray() {
             if stray.part == Part::Stray {
-                self.lost(&stray.key, 1, why);
+                self.lost_of(stray.hold, 1, why);
                 total += 1;
             }
         }
@@ -345,9 +392,6 @@ impl Endpoint {
     }
 
     fn end(&mut self, id: HoldId, now: u64) {
-        for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
-            self.actions.push(Action::Flow(key, None));
-        }
         let hold = self.holds.get_mut(&id).expect("the caller has it");
         hold.state = if hold.error.is_some() {
             HoldState::Aborted
@@ -355,6 +399,7 @@ impl Endpoint {
             HoldState::Done
         };
         hold.figures.ended_ns = now;
+        self.untreat(id);
         self.notice_hold(id);
     }
 
@@ -370,7 +415,13 @@ impl Endpoint {
         if let Some(hook) = &mut self.hook {
             hook(row);
         }
-        self.insert(key, row.from).state = row.to;
+        let flow = self.insert(key, row.from);
+        flow.state = row.to;
+        if event == Event::Release && flow.queue.lengths().0 > 0 && !flow.guarded {
+            flow.guarded = true;
+            let guard = Action::Flow(key, Some(Treatment::Capture));
+            self.actions.push(guard);
+        }
         let flow = self.flows.get_mut(&key).expect("inserted above");
         match row.duty {
             Duty::WriteOut if !flow.queue.is_empty() && !flow.listed => {
@@ -414,6 +465,7 @@ impl Endpoint {
             hold.figures.kept_bytes -= bytes;
             hold.figures.stray_packets += sent;
         }
+        self.unguard_if_written(&key);
     }
 
     fn remove(&mut self, key: &Key) {
@@ -423,9 +475,18 @@ impl Endpoint {
         if flow.listed {
             self.ready.retain(|other| other != key);
         }
+        if flow.guarded {
+            self.lift(key, flow.hold);
+        }
         if let Some(hold) = self.holds.get_mut(&flow.hold) {
             hold.flows_left -= 1;
         }
+    }
+
+    /// Back from being guarded to what the flow's hold says.
+    fn lift(&mut self, key: &Key, id: HoldId) {
+        let treated = self.treated.get(&id).and_then(|flows| flows.get(key));
+        self.actions.push(Action::Flow(*key, treated.copied()));
     }
 
     fn notice_hold(&mut self, id: HoldId) {

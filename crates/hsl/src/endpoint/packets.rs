@@ -1,8 +1,8 @@
 //! Packets: where an arriving one goes, and which one goes next.
 
 use super::{
-    Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, Role, State,
-    Stray, Treatment, table,
+    Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, State, Stray,
+    table,
 };
 use crate::key::{Key, Parsed};
 
@@ -10,9 +10,7 @@ impl Endpoint {
     /// A packet captured on its key's side. `frame` is what will be written again.
     pub fn on_frame(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
         let key = packet.key;
-        if !self.flows.contains_key(&key) {
-            self.enter(key);
-        }
+        self.enter(packet);
         let disposition = self.arrive(key, Event::Frame, Part::Captured, frame);
         if let Some(hold) = self
             .flows
@@ -30,9 +28,7 @@ impl Endpoint {
     /// A packet that strayed at another instance and followed the flow here.
     pub fn on_follower(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
         let key = packet.key;
-        if !self.flows.contains_key(&key) {
-            self.enter(key);
-        }
+        self.enter(packet);
         let disposition = self.arrive(key, Event::Follow, Part::Stray, frame);
         if let Some(hold) = self
             .flows
@@ -49,27 +45,27 @@ impl Endpoint {
 
     /// A flow that was passing shows up: it belongs to the hold in force, or to the one that is
     /// letting go, since its packet was captured just before.
-    fn enter(&mut self, key: Key) {
+    fn enter(&mut self, packet: &Parsed) {
+        let key = packet.key;
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.swapped = packet.swapped;
+            return;
+        }
         let owner = |state| {
             self.holds
                 .values()
-                .find(|hold| hold.state == state && self.takes(hold, &key))
+                .find(|hold| hold.state == state && self.takes(hold, packet))
         };
         let hold = owner(HoldState::Holding).or_else(|| owner(HoldState::Releasing));
-        let Some((id, state, role)) = hold.map(|hold| (hold.id, hold.state, hold.spec.role)) else {
+        let hold = hold.map(|hold| (hold.id, hold.state, hold.spec.role));
+        self.insert(key, State::Passing).swapped = packet.swapped;
+        let Some((id, state, role)) = hold else {
             return;
         };
-        let freed =
-            self.treated.get(&id).and_then(|flows| flows.get(&key)) == Some(&Treatment::Pass);
-        if state == HoldState::Holding && !freed {
-            let event = if role == Role::Stray {
-                Event::Stray
-            } else {
-                Event::Capture
-            };
-            self.step(key, event).expect("passing flows can be taken");
+        if state == HoldState::Holding && !self.is_freed(id, &key) {
+            self.step(key, role.event())
+                .expect("passing flows can be taken");
         }
-        self.insert(key, State::Passing);
         self.assign(key, id);
     }
 
@@ -79,6 +75,8 @@ impl Endpoint {
             hold: 0,
             queue: Queue::default(),
             listed: false,
+            swapped: false,
+            guarded: false,
         })
     }
 
@@ -167,34 +165,54 @@ impl Endpoint {
 
     /// Whether something waits to be written.
     pub fn has_writes(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.unguard.is_some()
     }
 
-    /// Take the next packet to be written to the function, and its flow.
+    /// Take the next packet to be written to the function, and its flow. The one before must have
+    /// been written by now.
     pub fn next_write(&mut self) -> Option<(Key, Part, Box<[u8]>)> {
-        let key = *self.ready.front()?;
-        let flow = self.flows.get_mut(&key).expect("listed flows exist");
-        let before = flow.queue.bytes();
-        let taken = if flow.state == State::Releasing {
-            flow.queue.pop(&mut self.budget)
-        } else {
-            None
-        };
-        let freed = before - flow.queue.bytes();
-        let id = flow.hold;
-        self.ready.pop_front();
-        flow.listed = flow.state == State::Releasing && !flow.queue.is_empty();
-        if flow.listed {
-            self.ready.push_back(key);
+        if let Some(key) = self.unguard.take() {
+            self.unguard_if_written(&key);
         }
-        let Some((part, frame)) = taken else {
-            return self.next_write();
-        };
-        if let Some(hold) = self.holds.get_mut(&id) {
-            hold.figures.kept_bytes -= freed;
-            hold.figures.released_packets += 1;
+        while let Some(key) = self.ready.pop_front() {
+            let flow = self.flows.get_mut(&key).expect("listed flows exist");
+            flow.listed = false;
+            if flow.state != State::Releasing {
+                continue; // taken again
+            }
+            let before = flow.queue.bytes();
+            let taken = flow.queue.pop(&mut self.budget);
+            let freed = before - flow.queue.bytes();
+            if !flow.queue.is_empty() {
+                flow.listed = true;
+                self.ready.push_back(key);
+            }
+            if flow.guarded {
+                self.unguard = Some(key);
+            }
+            let id = flow.hold;
+            let Some((part, frame)) = taken else {
+                continue;
+            };
+            if let Some(hold) = self.holds.get_mut(&id) {
+                hold.figures.kept_bytes -= freed;
+                hold.figures.released_packets += 1;
+            }
+            return Some((key, part, frame));
         }
-        Some((key, part, frame))
+        None
+    }
+
+    /// With its strays written, the flow is counted by the programs again.
+    pub(super) fn unguard_if_written(&mut self, key: &Key) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return;
+        };
+        if flow.guarded && flow.queue.lengths().0 == 0 {
+            flow.guarded = false;
+            let id = flow.hold;
+            self.lift(key, id);
+        }
     }
 
     /// Take the next packet to be sent on.
