@@ -1,0 +1,236 @@
+//! Cases that a random run meets too seldom, each for what would go wrong without it.
+
+use flowferry_hsl::endpoint::{Action, Disposition, Endpoint, Part, Role, Spec, State, Treatment};
+use flowferry_hsl::key::{Key, Parsed, Side};
+use flowferry_hsl::matching::Match;
+
+const BOTH: [Side; 2] = Side::ALL;
+const UP: [Side; 1] = [Side::Upstream];
+
+fn spec(role: Role, matching: &str, except: &[&str], sides: &[Side]) -> Spec {
+    let parse = |text: &str| text.parse::<Match>().unwrap();
+    Spec {
+        role,
+        matching: parse(matching),
+        except: except.iter().map(|text| parse(text)).collect(),
+        sides: sides.to_vec(),
+    }
+}
+
+/// A packet of the `number`th of many flows.
+fn packet(number: u32, side: Side) -> (Parsed, Vec<u8>) {
+    let [a, b, c, d] = number.to_be_bytes();
+    let mut key = Key {
+        proto: 17,
+        kind: 4,
+        ..Key::EMPTY
+    };
+    key.low[..4].copy_from_slice(&[10 + a, b, c, d]);
+    key.high[..4].copy_from_slice(&[192, 168, 0, 1]);
+    let frame = key.to_frame();
+    (Key::parse(&frame, side).unwrap(), frame)
+}
+
+fn flows(actions: &[Action]) -> Vec<(Key, Option<Treatment>)> {
+    let flow = |action: &Action| match action {
+        Action::Flow(key, treatment) => Some((*key, *treatment)),
+        _ => None,
+    };
+    actions.iter().filter_map(flow).collect()
+}
+
+/// The first position of an action that `is`.
+fn position(actions: &[Action], is: impl Fn(&Action) -> bool) -> usize {
+    actions.iter().position(is).expect("it is there")
+}
+
+#[test]
+fn ever_so_many_flows_taken_again_cost_no_stack() {
+    let mut endpoint = Endpoint::new(1 << 30);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    for number in 0..30_000 {
+        let (packet, frame) = packet(number, Side::Upstream);
+        assert_eq!(endpoint.on_frame(&packet, &frame, 2), Disposition::Kept);
+    }
+    endpoint.release(1, 3).unwrap();
+    endpoint
+        .hold(2, spec(Role::Capture, "*", &[], &UP), 4)
+        .unwrap();
+    assert_eq!(endpoint.next_write(), None);
+}
+
+#[test]
+fn a_flow_with_kept_packets_does_not_settle() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    endpoint.on_follower(&packet, &frame, 2);
+    endpoint.release(1, 3).unwrap();
+    assert!(
+        endpoint.settled(packet.key).is_err(),
+        "the stray would be forgotten"
+    );
+    assert!(endpoint.next_write().is_some());
+    assert!(
+        endpoint.settled(packet.key).is_err(),
+        "the stray may not be written yet"
+    );
+    assert_eq!(endpoint.next_write(), None);
+    endpoint.settled(packet.key).unwrap();
+    assert_eq!(endpoint.budget().used(), 0);
+}
+
+#[test]
+fn strays_are_guarded_before_their_rule_goes() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    endpoint.on_follower(&packet, &frame, 2);
+    endpoint.take_actions();
+    endpoint.release(1, 3).unwrap();
+    let actions = endpoint.take_actions();
+    let guard = Action::Flow(packet.key, Some(Treatment::Capture));
+    assert!(
+        position(&actions, |action| *action == guard)
+            < position(&actions, |action| matches!(action, Action::Rules(..)))
+    );
+    endpoint.next_write().unwrap();
+    assert!(endpoint.take_actions().is_empty(), "it is not written yet");
+    endpoint.next_write();
+    assert_eq!(flows(&endpoint.take_actions()), [(packet.key, None)]);
+}
+
+#[test]
+fn strays_that_nobody_fetches_stay_within_the_budget() {
+    let mut endpoint = Endpoint::new(1_000);
+    endpoint
+        .hold(1, spec(Role::Stray, "*", &[], &UP), 1)
+        .unwrap();
+    let (packet, frame) = packet(1, Side::Upstream);
+    let cost = frame.len() + 64;
+    for _ in 0..1_000 / cost {
+        assert_eq!(endpoint.on_frame(&packet, &frame, 2), Disposition::SendOn);
+    }
+    assert_eq!(endpoint.on_frame(&packet, &frame, 2), Disposition::Lost);
+    assert_eq!(endpoint.holds().next().unwrap().figures.lost_packets, 1);
+    endpoint.next_stray().unwrap();
+    assert_eq!(endpoint.on_frame(&packet, &frame, 2), Disposition::SendOn);
+}
+
+#[test]
+fn packets_of_a_flow_that_is_taken_again_go_where_the_new_hold_sends_them() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    endpoint.on_follower(&packet, &frame, 2);
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.release(1, 3).unwrap();
+    endpoint
+        .hold(2, spec(Role::Stray, "*", &[], &UP), 4)
+        .unwrap();
+    endpoint.on_follower(&packet, &frame, 5);
+    endpoint.on_frame(&packet, &frame, 5);
+    let strays: Vec<_> = std::iter::from_fn(|| endpoint.next_stray()).collect();
+    let parts: Vec<Part> = strays.iter().map(|stray| stray.part).collect();
+    let (stray, captured) = (Part::Stray, Part::Captured);
+    assert_eq!(parts, [stray, captured, captured, stray, captured]);
+    assert!(
+        strays.iter().all(|stray| stray.hold == 2),
+        "they go where hold 2 sends them"
+    );
+}
+
+#[test]
+fn an_exception_is_no_business_of_other_holds() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let first = spec(
+        Role::Capture,
+        "udp,nw_src=10.0.0.1",
+        &["udp,tp_dst=53"],
+        &UP,
+    );
+    endpoint.hold(1, first, 1).unwrap();
+    let second = spec(Role::Capture, "udp,nw_src=10.0.0.2", &[], &UP);
+    endpoint.hold(2, second, 2).unwrap();
+    let dns: Match = "udp,nw_src=10.0.0.2,nw_dst=10.9.0.1,tp_src=1,tp_dst=53"
+        .parse()
+        .unwrap();
+    let (flow, actions) = (dns.flow().unwrap(), endpoint.take_actions());
+    let rules = actions.iter().rev().find_map(|action| match action {
+        Action::Rules(Side::Upstream, rules) => Some(rules),
+        _ => None,
+    });
+    let first = rules
+        .unwrap()
+        .iter()
+        .find(|(matching, _)| matching.covers_flow(&flow));
+    assert_eq!(first.unwrap().1, Treatment::Capture);
+}
+
+#[test]
+fn a_downstream_key_belongs_to_the_flow_named_last() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (one, two) = (
+        packet(1, Side::Upstream).0.key,
+        packet(2, Side::Upstream).0.key,
+    );
+    let (behind, frame) = packet(9, Side::Downstream);
+    endpoint.set_alias(one, behind.key);
+    endpoint.set_alias(two, behind.key);
+    endpoint.drop_alias(&one);
+    let of_two = format!("ip,nw_proto=17,nw_src={},nw_dst=192.168.0.1", "10.0.0.2");
+    endpoint
+        .hold(1, spec(Role::Capture, &of_two, &[], &BOTH), 1)
+        .unwrap();
+    assert_eq!(
+        flows(&endpoint.take_actions()),
+        [(behind.key, Some(Treatment::Capture))]
+    );
+    assert_eq!(endpoint.on_frame(&behind, &frame, 2), Disposition::Kept);
+}
+
+#[test]
+fn a_rule_does_not_take_the_flow_of_a_hold_that_ended() {
+    // Hold 1 has the flow by its upstream headers; a rule of hold 2 matches its downstream ones.
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0.key, packet(9, Side::Downstream));
+    endpoint.set_alias(upstream, behind.key);
+    let of = |number: u32| format!("ip,nw_src=10.0.0.{number}");
+    endpoint
+        .hold(1, spec(Role::Capture, &of(1), &[], &BOTH), 1)
+        .unwrap();
+    endpoint
+        .hold(2, spec(Role::Capture, &of(9), &[], &BOTH), 2)
+        .unwrap();
+    endpoint.take_actions();
+    endpoint.release(1, 3).unwrap();
+    let last = flows(&endpoint.take_actions()).pop();
+    assert_eq!(last, Some((behind.key, Some(Treatment::Pass))));
+}
+
+#[test]
+fn a_flow_that_another_hold_has_is_not_released() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    // The second match names the flow, too, if it came from the other end.
+    endpoint
+        .hold(1, spec(Role::Capture, "ip,nw_src=10.0.0.1", &[], &UP), 1)
+        .unwrap();
+    endpoint
+        .hold(2, spec(Role::Capture, "ip,nw_src=192.168.0.1", &[], &UP), 1)
+        .unwrap();
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.take_actions();
+    assert!(endpoint.release_flow(2, packet.key).is_err());
+    assert_eq!(endpoint.state(&packet.key), State::Held);
+    assert!(endpoint.take_actions().is_empty());
+}

@@ -1,0 +1,132 @@
+//! Commands, and which of them must be refused.
+
+use flowferry_hsl::endpoint::{Endpoint, HoldId, HoldState, Refusal, Role, Spec};
+use flowferry_hsl::key::{Key, Side};
+
+use crate::checks::covers;
+use crate::traffic::{FLOWS, matching};
+use crate::world::{Checked, World};
+
+impl World {
+    pub(super) fn hold(
+        &mut self,
+        id: HoldId,
+        role: Role,
+        of: usize,
+        except: &[usize],
+        sides: &[Side],
+    ) -> Checked {
+        let spec = Spec {
+            role,
+            matching: matching(of),
+            except: except.iter().map(|index| matching(*index)).collect(),
+            sides: sides.to_vec(),
+        };
+        let mut others = self.endpoint.holds();
+        let legal = !sides.is_empty()
+            && others.all(|other| {
+                let disjoint = || {
+                    !other.spec.sides.iter().any(|side| sides.contains(side))
+                        || !other.spec.matching.overlaps(&spec.matching)
+                };
+                other.id != id && (other.state != HoldState::Holding || disjoint())
+            });
+        drop(others);
+        let time = self.time;
+        self.command(legal, |endpoint| endpoint.hold(id, spec, time))
+    }
+
+    pub(super) fn release_flow(&mut self, id: HoldId, flow: usize) -> Checked {
+        let upstream = FLOWS[flow].key(Side::Upstream);
+        let downstream = self
+            .endpoint_alias(flow)
+            .unwrap_or(upstream.on(Side::Downstream));
+        let Some(hold) = self.endpoint.holds().find(|hold| hold.id == id) else {
+            return self.command(false, |endpoint| endpoint.release_flow(id, upstream));
+        };
+        let by_key = hold.spec.matching.covers_flow(&upstream)
+            && !hold
+                .spec
+                .except
+                .iter()
+                .any(|except| except.covers_flow(&upstream));
+        if by_key != covers(hold, &FLOWS[flow].parsed(Side::Upstream)) {
+            return Ok(()); // the key, free of direction, does not tell whose it is
+        }
+        let sides = hold.spec.sides.clone();
+        let legal = hold.state == HoldState::Holding && by_key;
+        self.command(legal, |endpoint| endpoint.release_flow(id, upstream))?;
+        if legal {
+            for side in sides {
+                let key = if side == Side::Upstream {
+                    upstream
+                } else {
+                    downstream
+                };
+                self.freed.insert((id, key));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn endpoint_alias(&self, flow: usize) -> Option<Key> {
+        self.aliases
+            .iter()
+            .find(|(_, of)| **of == flow)
+            .map(|(key, _)| *key)
+    }
+
+    pub(super) fn alias(&mut self, flow: usize) {
+        let (upstream, downstream) = (
+            FLOWS[flow].key(Side::Upstream),
+            FLOWS[flow].key(Side::Downstream),
+        );
+        if !FLOWS[flow].is_translated() {
+            return;
+        }
+        let named = [upstream, upstream.on(Side::Downstream)];
+        let freed: Vec<HoldId> = self
+            .freed
+            .iter()
+            .filter(|(_, key)| named.contains(key))
+            .map(|(id, _)| *id)
+            .collect();
+        self.freed
+            .extend(freed.into_iter().map(|id| (id, downstream)));
+        self.endpoint.set_alias(upstream, downstream);
+        self.aliases.insert(downstream, flow);
+    }
+
+    pub(super) fn unalias(&mut self, flow: usize) {
+        self.endpoint.drop_alias(&FLOWS[flow].key(Side::Upstream));
+        let downstream = FLOWS[flow].key(Side::Downstream);
+        if self.aliases.remove(&downstream).is_some() {
+            self.muddled.insert(downstream);
+        }
+    }
+
+    /// A command that must be accepted if it is `legal`, and change nothing if it is not.
+    pub(super) fn command(
+        &mut self,
+        legal: bool,
+        command: impl FnOnce(&mut Endpoint) -> Result<(), Refusal>,
+    ) -> Checked {
+        self.collect();
+        let before = self.observe();
+        match (legal, command(&mut self.endpoint)) {
+            (true, Err(refusal)) => Err(format!("refused a legal command: {refusal}")),
+            (false, Ok(())) => Err("accepted an illegal command".to_owned()),
+            (true, Ok(())) => Ok(()),
+            (false, Err(_)) => {
+                let (after, actions) = (self.observe(), self.endpoint.take_actions());
+                if after == before && actions.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "a refused command changed {before} to {after}, {actions:?}"
+                    ))
+                }
+            }
+        }
+    }
+}
