@@ -96,6 +96,13 @@ def test_status_and_flows_after_traffic(rig: Rig) -> None:
     assert busiest["flow"] not in [each["flow"] for each in left]
 
 
+def test_a_hold_takes_another_role(rig: Rig) -> None:
+    rig.ask("hold", "udp")
+    assert rig.ask("turn", "1", "arm") == {"id": 1, "role": "arm"}
+    (found,) = rig.ask("holds")["holds"]
+    assert found["role"] == "arm"
+
+
 def test_abort_is_said_and_is_status_1(rig: Rig) -> None:
     rig.ask("hold", "*", "--except", "tcp")
     assert rig.ask("abort", "1", "--why", "changed my mind") == {"id": 1}

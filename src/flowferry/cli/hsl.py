@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, get_args
 
 import click
 
@@ -19,6 +19,7 @@ from flowferry.testbed.run import Run
 from flowferry.testbed.testbed import DEFAULT_NAME
 
 P = ParamSpec("P")
+ROLES = get_args(Role)
 #: Seconds an agent has for an answer, beyond what it is asked to wait for.
 ANSWER = 30.0
 
@@ -86,6 +87,18 @@ def asks(command: Callable[Concatenate[Client, P], None]) -> Callable[..., None]
             path = socket or _find(name or DEFAULT_NAME, instance)
             with Client(path, timeout=options.get("timeout", 0.0) + ANSWER) as client:
                 command(client, **options)  # type: ignore[call-arg]
+
+    return wrapped
+
+
+def stray_has_peer(command: Callable[..., None]) -> Callable[..., None]:
+    """Refuse a role and a --peer that do not belong together, before an agent is asked."""
+
+    @wraps(command)
+    def wrapped(**options: Any) -> None:
+        if (options["role"] == "stray") != (options["peer"] is not None):
+            raise click.UsageError("the role stray and --peer go together")
+        command(**options)
 
     return wrapped
 
@@ -194,13 +207,14 @@ def status(client: Client, as_json: bool) -> None:
 )
 @click.option(
     "--role",
-    type=click.Choice(["capture", "arm", "stray"]),
+    type=click.Choice(ROLES),
     default="capture",
     show_default=True,
     help="Keep packets; keep those of flows not served here; send them to --peer.",
 )
 @click.option("--peer", metavar="HOST:PORT", help="The agent that strays go to.")
 @click.option("--id", "id_", type=click.IntRange(1), metavar="N", help="Name the hold.")
+@stray_has_peer
 @asks
 def hold(
     client: Client,
@@ -213,8 +227,6 @@ def hold(
     as_json: bool,
 ) -> None:
     """Hold the packets of every flow that matches, until it is released."""
-    if (role == "stray") != (peer is not None):
-        raise click.UsageError("--role stray and --peer go together")
     sides = BOTH if side == "both" else _side(side)
     made = client.hold(match, role=role, hold=id_, except_=except_, sides=sides, peer=peer)
     text = f"hold {made} is in force; let it go with 'flowferry hsl release {made}'"
@@ -247,6 +259,18 @@ def abort(client: Client, id_: int, why: str | None, as_json: bool) -> None:
     """Let the packets of a hold go, in order, and call it aborted."""
     client.abort(id_, why)
     view.answer(as_json, {"id": id_}, f"hold {id_} is being aborted")
+
+
+@hsl.command()
+@id_argument
+@click.argument("role", type=click.Choice(ROLES))
+@click.option("--peer", metavar="HOST:PORT", help="The agent that strays go to.")
+@stray_has_peer
+@asks
+def turn(client: Client, id_: int, role: Role, peer: str | None, as_json: bool) -> None:
+    """Give a hold another role: what a handover that is called off needs."""
+    client.turn(id_, role, peer=peer)
+    view.answer(as_json, {"id": id_, "role": role}, f"hold {id_} is a {role} hold now")
 
 
 @hsl.command()

@@ -76,7 +76,8 @@ def view(demo: Demo) -> RenderableType:
         facts.add_row(
             "ping", f"{recent[-1]:.2f} ms there and back", f"{max(recent):.1f} ms at most lately"
         )
-    title = Text(f"flowferry demo: h1 - switch - HSL + {demo.function} - switch - h2", style="bold")
+    switch = "switch - " if demo.function == "bridge" else ""
+    title = Text(f"flowferry demo: h1 - {switch}HSL + {demo.function} - {switch}h2", style="bold")
     listed = [
         Text(line(len(demo.holds) - len(demo.holds[-LISTED:]) + k + 1, hold), style="dim")
         for k, hold in enumerate(demo.holds[-LISTED:])

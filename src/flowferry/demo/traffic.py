@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from flowferry import probe
 from flowferry.demo.cues import FIRST_PORT
-from flowferry.testbed import Host, Testbed, namespace
+from flowferry.testbed import Chain, Host, Testbed, namespace
 
 FLOWS = 6
 #: The share of them that sends `QUIET_RATE` packets a second, not `RATE`.
@@ -34,7 +34,7 @@ PATIENCE = 15.0
 class Udp:
     """Probe flows from h1 to h2, every packet numbered and timed."""
 
-    def __init__(self, bed: Testbed, duration: float, timeline: Path) -> None:
+    def __init__(self, bed: Testbed | Chain, duration: float, timeline: Path) -> None:
         """`timeline`: where each arrival is recorded."""
         self.timeline = timeline
         self._hosts = bed.hosts
@@ -109,7 +109,7 @@ class Tcp:
 
     PORT = 5001
 
-    def __init__(self, bed: Testbed) -> None:
+    def __init__(self, bed: Testbed | Chain) -> None:
         """Nothing is sent yet."""
         self._hosts = bed.hosts
         self._halt = threading.Event()
@@ -251,7 +251,7 @@ class Ping:
         r"^\[(?P<at>[\d.]+)\].*icmp_seq=(?P<seq>\d+).* time=(?P<ms>[\d.]+) ms(?P<dup>.*)"
     )
 
-    def __init__(self, bed: Testbed, duration: float) -> None:
+    def __init__(self, bed: Testbed | Chain, duration: float) -> None:
         """It asks for `duration` seconds."""
         self._bed = bed
         self._count = max(1, int(duration / PING_INTERVAL))

@@ -1,0 +1,73 @@
+"""docs/hsl.md says what the code says: its generated parts are current, and nothing is left out.
+
+    FLOWFERRY_REWRITE=1 pytest tests/unit/test_hsl_document.py
+
+writes the generated parts anew; review the difference.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowferry.cli.hsl import hsl
+from flowferry.hsl import config, endpoint
+
+PAGE = Path(__file__).parents[2] / "docs" / "hsl.md"
+
+
+def configuration() -> str:
+    """The table of fields."""
+    rows = ["| field | default | meaning |", "|---|---|---|"]
+
+    def add(properties: dict[str, Any], prefix: str, needed: list[str]) -> None:
+        for name, field in properties.items():
+            default = "needed" if name in needed else _default(field["default"])
+            if "properties" not in field:
+                rows.append(f"| `{prefix}{name}` | {default} | {field['description']} |")
+            else:
+                add(field["properties"], f"{prefix}{name}.", field["required"])
+            if "items" in field:
+                inner = field["items"]
+                add(inner["properties"], f"{prefix}{name}[].", inner["required"])
+
+    whole = config.schema()
+    add(whole["properties"], "", whole["required"])
+    return "\n".join(rows)
+
+
+def _default(value: object) -> str:
+    if value is None or value == []:
+        return "none"
+    return str(value).lower()
+
+
+def transitions() -> str:
+    """The table of transitions."""
+    rows = ["| state | event | duty | next state |", "|---|---|---|---|"]
+    for row in endpoint.transitions():
+        duty = "" if row.duty == "none" else row.duty.replace("_", " ")
+        rows.append(f"| {row.from_} | {row.event} | {duty} | {row.to} |")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("part", [configuration, transitions])
+def test_a_generated_part_is_current(part: Any) -> None:
+    text = PAGE.read_text()
+    block = re.compile(rf"(<!-- {part.__name__}: [^\n]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+    found = block.search(text)
+    assert found is not None
+    wanted = f"\n{part()}\n\n"
+    if os.environ.get("FLOWFERRY_REWRITE"):
+        PAGE.write_text(text[: found.start(2)] + wanted + text[found.end(2) :])
+    else:
+        assert found[2] == wanted
+
+
+def test_every_command_is_described() -> None:
+    text = PAGE.read_text()
+    table = text[text.index("## Commands") : text.index("### A hold")]
+    missing = [name for name in hsl.commands if f"`{name}" not in table]
+    assert not missing
