@@ -17,12 +17,15 @@ NUMBER = struct.Struct("!IQ")
 PORT = 7000
 
 
-def until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+def until(
+    condition: Callable[[], bool], what: str | Callable[[], str], timeout: float = 10.0
+) -> None:
     """Poll a condition; fail, naming it, when it does not come true in time (seconds)."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"never came true within {timeout} s: {what}")
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"never came true within {timeout} s: {text}")
         time.sleep(0.002)
 
 
@@ -93,10 +96,13 @@ class Traffic:
     def send(self, count: int = 1) -> None:
         """Send `count` datagrams, the flows taking turns."""
         for _ in range(count):
-            flow = self.sent % len(self._sources)
-            self._sources[flow].sendto(NUMBER.pack(flow, self._next[flow]), self._target)
-            self._next[flow] += 1
-            self.sent += 1
+            self.send_of(self.sent % len(self._sources))
+
+    def send_of(self, flow: int) -> None:
+        """Send one datagram of one flow."""
+        self._sources[flow].sendto(NUMBER.pack(flow, self._next[flow]), self._target)
+        self._next[flow] += 1
+        self.sent += 1
 
     def keep_sending(self, per_second: int) -> "Sending":
         """Send in the background, until the returned context ends."""
@@ -106,7 +112,7 @@ class Traffic:
         """Wait until all but `lost` have arrived, then check order and number."""
         until(
             lambda: self.arrivals.total >= self.sent - lost,
-            f"{self.sent} sent, {lost} lost, {self.arrivals.total} arrived",
+            lambda: f"{self.sent} sent, {lost} lost, {self.arrivals.total} arrived",
             timeout,
         )
         # More than that would be doubled; the sink is given the time of one empty read to see it.

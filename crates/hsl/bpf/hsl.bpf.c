@@ -79,11 +79,12 @@ struct {
 	__type(value, struct ff_counters);
 } ff_counters SEC(".maps");
 
-#define COUNT(field) do { \
+#define COUNT(field) COUNT_BY(field, 1)
+#define COUNT_BY(field, amount) do { \
 	__u32 at = ff_side; \
 	struct ff_counters *all = bpf_map_lookup_elem(&ff_counters, &at); \
 	if (all) \
-		all->field++; \
+		all->field += (amount); \
 } while (0)
 
 static __always_inline struct ff_control *control_page(void)
@@ -380,9 +381,11 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 		return TC_ACT_SHOT;
 	}
 	count = count_of(&p.key);
-	if (write == FF_WRITE_FORGET) {
+	if (write == FF_WRITE_FORGET || write == FF_WRITE_LOSE) {
 		if (count)
 			__sync_fetch_and_add(&count->outstanding, -(__s64)port->amount);
+		if (write == FF_WRITE_LOSE)
+			COUNT_BY(lost, port->amount);
 		return TC_ACT_SHOT;
 	}
 	if (!count || stale(ctl, bpf_ktime_get_ns())) {

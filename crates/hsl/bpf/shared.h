@@ -21,8 +21,15 @@ enum ff_kind { FF_KIND_L2 = 2, FF_KIND_IPV4 = 4, FF_KIND_IPV6 = 6 };
  * every flow that is not owned already. */
 enum ff_mode { FF_PASS = 0, FF_CAPTURE = 1, FF_ARM = 2 };
 
-/* What the agent is writing to the TAP. */
-enum ff_write { FF_WRITE_CAPTURED = 0, FF_WRITE_STRAY = 1, FF_WRITE_FLUSH = 2, FF_WRITE_FORGET = 3 };
+/* What the agent is writing to the TAP. FORGET and LOSE carry no packet, only a flow's headers:
+ * `amount` captured packets of it will not return, because they went elsewhere or are lost. */
+enum ff_write {
+	FF_WRITE_CAPTURED = 0,
+	FF_WRITE_STRAY = 1,
+	FF_WRITE_FLUSH = 2,
+	FF_WRITE_FORGET = 3,
+	FF_WRITE_LOSE = 4,
+};
 
 /* What became of the frame written last. */
 enum ff_outcome { FF_TAKEN = 0, FF_REFUSED = 1, FF_DISCARDED = 2 };
@@ -87,7 +94,7 @@ struct ff_port {
 	__u32 rules;          /* bank << 16 | how many rules of that bank are valid */
 	__u32 write;          /* enum ff_write, set by the agent before it writes */
 	__u32 outcome;        /* enum ff_outcome, set by the program during that write */
-	__u32 amount;         /* FF_WRITE_FORGET: how many captured packets will never return */
+	__u32 amount;         /* of FF_WRITE_FORGET and FF_WRITE_LOSE */
 	__u32 zero;
 };
 
@@ -114,6 +121,7 @@ struct ff_counters {
 	__u64 table_full;     /* passed on although captured flows: no room to count */
 	__u64 refused;        /* writes the backlog had no room for (the agent retries) */
 	__u64 discarded;      /* lost: written after the programs had failed open */
+	__u64 lost;           /* lost otherwise, as the agents have said (FF_WRITE_LOSE) */
 	__u64 foreign;        /* kept off the TAP: not ours */
 	__u64 control;        /* control frames handed to the agent */
 	__u64 control_lost;   /* control frames that found no agent */

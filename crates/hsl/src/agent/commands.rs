@@ -310,6 +310,11 @@ impl Agent {
                     opener.rejected().collect::<std::collections::BTreeMap<_, _>>()
                 }),
             },
+            "transitions": self
+                .endpoint
+                .tally()
+                .map(|(row, times)| (row.name(), times))
+                .collect::<std::collections::BTreeMap<_, _>>(),
             "cpus": self.flushes.cpus(),
         })
     }

@@ -18,6 +18,7 @@ impl Agent {
     pub(super) fn read_captured(&mut self, side: Side) -> Result<(), AgentError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
+        let time = now(); // one for the batch: it ends up in figures only
         for _ in 0..BATCH {
             // Room first: what is not read yet waits in the TAP's own queue.
             if self.endpoint.budget().half_full() && self.endpoint.has_writes() {
@@ -28,7 +29,7 @@ impl Agent {
                 Ok(None) => break,
                 Ok(Some(length)) => {
                     self.busy = true;
-                    result = self.on_frame(side, &buffer[..length]);
+                    result = self.on_frame(side, &buffer[..length], time);
                 }
                 // The device is gone: what waited in it is lost, and what follows has passed.
                 Err(_) => {
@@ -54,7 +55,7 @@ impl Agent {
         }
     }
 
-    fn on_frame(&mut self, side: Side, frame: &[u8]) -> Result<(), AgentError> {
+    fn on_frame(&mut self, side: Side, frame: &[u8], time: u64) -> Result<(), AgentError> {
         let Some(packet) = frame
             .get(VNET_HEADER..)
             .and_then(|bytes| Key::parse(bytes, side))
@@ -65,13 +66,13 @@ impl Agent {
             return self.on_control(side, &frame[VNET_HEADER..]);
         }
         self.captured[side.index()] += 1;
-        match self.endpoint.on_frame(&packet, frame, now()) {
+        match self.endpoint.on_frame(&packet, frame, time) {
             Disposition::Write => self.write_out(packet.key, frame, Write::Captured),
             Disposition::Lost => {
-                self.lost += 1;
-                self.shim
-                    .forget(&packet.key, 1)
-                    .map_err(system("writing to the TAP"))
+                if self.take_off(&packet.key, 1) {
+                    self.lost += 1; // the endpoint has told its hold
+                }
+                Ok(())
             }
             Disposition::Kept | Disposition::SendOn => Ok(()),
         }
@@ -82,13 +83,21 @@ impl Agent {
         self.endpoint.lost(key, packets, why);
     }
 
-    /// A packet that was captured will not return: tell the programs, and count it.
-    pub(super) fn give_up(&mut self, key: &Key, packets: u32, why: &str) -> Result<(), AgentError> {
-        self.lost += u64::from(packets);
-        self.endpoint.lost(key, u64::from(packets), why);
-        self.shim
-            .forget(key, packets)
-            .map_err(system("writing to the TAP"))
+    /// Captured packets will not return: tell the programs, and count them.
+    pub(super) fn give_up(&mut self, key: &Key, packets: u32, why: &str) {
+        if self.take_off(key, packets) {
+            self.lose(key, u64::from(packets), why);
+        }
+    }
+
+    /// Move captured packets from the programs' outstanding ones to their lost ones. If the TAP is
+    /// gone they stay outstanding, and starting over counts them.
+    fn take_off(&mut self, key: &Key, packets: u32) -> bool {
+        let done = self.shim.lose(key, packets).is_ok();
+        if !done {
+            self.shim.trip();
+        }
+        done
     }
 
     pub(super) fn write_released(&mut self) -> Result<(), AgentError> {
@@ -117,21 +126,32 @@ impl Agent {
         loop {
             match self.shim.write(key.side(), frame, what) {
                 Ok(Outcome::Taken) => return Ok(()),
-                // Counted by the programs; the next beat starts over.
-                Ok(Outcome::Discarded) => return Ok(()),
+                // The next beat starts over; it finds what was captured among the outstanding.
+                Ok(Outcome::Discarded) => {
+                    if what == Write::Stray {
+                        self.lose(&key, 1, "the programs had failed open");
+                    }
+                    return Ok(());
+                }
                 Ok(Outcome::Refused) => {
                     let time = now();
                     let patience = self.config.heartbeat_timeout_ms * 250_000;
                     if time > *deadline.get_or_insert(time + patience) {
                         let why =
                             "the interface took no packets for a quarter of the heartbeat time-out";
-                        let counted = u32::from(what == Write::Captured);
-                        return self.give_up(&key, counted, why);
+                        match what {
+                            Write::Stray => self.lose(&key, 1, why),
+                            _ => self.give_up(&key, 1, why),
+                        }
+                        return Ok(());
                     }
                     std::thread::yield_now();
                 }
                 Err(_) => {
                     self.shim.trip();
+                    if what == Write::Stray {
+                        self.lose(&key, 1, "the TAP was gone");
+                    }
                     return Ok(());
                 }
             }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{Agent, AgentError, now, random, strays, system};
+use super::{Agent, AgentError, now, random, strays};
 use crate::endpoint::{Disposition, HoldId, Part, Stray};
 use crate::key::Key;
 use crate::shim::Write;
@@ -20,7 +20,7 @@ pub(super) struct Peers {
 }
 
 impl Agent {
-    pub(super) fn send_strays(&mut self) -> Result<(), AgentError> {
+    pub(super) fn send_strays(&mut self) {
         while self.peers.senders.values().all(strays::Sender::has_room) {
             let Some(stray) = self.endpoint.next_stray() else {
                 break;
@@ -28,7 +28,7 @@ impl Agent {
             let address = self.peers.of_hold.get(&stray.hold);
             match address.and_then(|address| self.peers.senders.get_mut(address)) {
                 Some(sender) => sender.push(stray),
-                None => self.lose_stray(&stray)?,
+                None => self.lose_stray(&stray),
             }
         }
         let mut sent = Vec::new();
@@ -40,29 +40,25 @@ impl Agent {
         }
         // Only now: had we died before, they would have counted as lost.
         for stray in sent.iter().filter(|stray| stray.part == Part::Captured) {
-            self.shim
-                .forget(&stray.key, 1)
-                .map_err(system("writing to the TAP"))?;
+            if self.shim.forget(&stray.key, 1).is_err() {
+                self.shim.trip();
+            }
         }
         for (address, error) in broken {
             let sender = self.peers.senders.remove(&address);
             for stray in sender.into_iter().flat_map(strays::Sender::into_unsent) {
-                self.lose_stray(&stray)?;
+                self.lose_stray(&stray);
             }
             self.publish(&json!({ "event": "peer_lost", "peer": address, "error": error }));
         }
-        Ok(())
     }
 
-    fn lose_stray(&mut self, stray: &Stray) -> Result<(), AgentError> {
+    fn lose_stray(&mut self, stray: &Stray) {
         let why = format!("no stream to where hold {} sends its strays", stray.hold);
-        self.lose(&stray.key, 1, &why);
-        if stray.part == Part::Captured {
-            self.shim
-                .forget(&stray.key, 1)
-                .map_err(system("writing to the TAP"))?;
+        match stray.part {
+            Part::Captured => self.give_up(&stray.key, 1, &why),
+            Part::Stray => self.lose(&stray.key, 1, &why),
         }
-        Ok(())
     }
 
     pub(super) fn take_strays(&mut self) -> Result<(), AgentError> {

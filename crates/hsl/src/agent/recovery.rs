@@ -44,13 +44,16 @@ impl Agent {
         self.shim.trip();
         self.shim.repair().inspect_err(|_| self.count_all_lost())?;
         self.come_through()?;
-        let outstanding: Vec<(Key, u64)> = self
-            .shim
-            .counts()
-            .into_iter()
-            .map(|(key, count)| (key, count.outstanding.max(0) as u64 + count.overflowed))
-            .filter(|(_, lost)| *lost > 0)
-            .collect();
+        let mut outstanding: Vec<(Key, u64)> = Vec::new();
+        for (key, count) in self.shim.counts() {
+            let late = count.outstanding.max(0) as u64;
+            if late > 0 {
+                self.shim
+                    .lose(&key, late as u32)
+                    .map_err(system("writing to the TAP"))?;
+            }
+            outstanding.push((key, late + count.overflowed));
+        }
         let time = now();
         let lost = self.endpoint.discard(&outstanding, why, time);
         self.lost += lost;

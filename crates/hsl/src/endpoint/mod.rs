@@ -219,6 +219,8 @@ pub struct Endpoint {
     aliased: HashMap<Key, Key>,
     actions: Vec<Action>,
     hook: Option<Hook>,
+    /// How often each transition was made, by state and event.
+    tally: [[u64; Event::COUNT]; State::COUNT],
 }
 
 impl Endpoint {
@@ -236,12 +238,27 @@ impl Endpoint {
             aliased: HashMap::new(),
             actions: Vec::new(),
             hook: None,
+            tally: [[0; Event::COUNT]; State::COUNT],
         }
     }
 
     /// Have `hook` called before each transition.
     pub fn set_hook(&mut self, hook: Hook) {
         self.hook = Some(hook);
+    }
+
+    /// How often each transition was made.
+    pub fn tally(&self) -> impl Iterator<Item = (&'static Transition, u64)> {
+        table::TRANSITIONS
+            .iter()
+            .map(|row| (row, self.tally[row.from as usize][row.event as usize]))
+    }
+
+    pub(super) fn note(&mut self, row: &Transition) {
+        if let Some(hook) = &mut self.hook {
+            hook(row);
+        }
+        self.tally[row.from as usize][row.event as usize] += 1;
     }
 
     /// What the shell has to do now; empties the list.
@@ -412,9 +429,7 @@ impl Endpoint {
             event,
         };
         let row = table::transition(state, event).ok_or_else(illegal)?;
-        if let Some(hook) = &mut self.hook {
-            hook(row);
-        }
+        self.note(row);
         let flow = self.insert(key, row.from);
         flow.state = row.to;
         if event == Event::Release && flow.queue.lengths().0 > 0 && !flow.guarded {

@@ -103,9 +103,7 @@ impl Endpoint {
     fn arrive(&mut self, key: Key, event: Event, part: Part, frame: &[u8]) -> Disposition {
         let row =
             table::transition(self.state(&key), event).expect("packets may arrive in any state");
-        if let Some(hook) = &mut self.hook {
-            hook(row);
-        }
+        self.note(row);
         let flow = self.insert(key, row.from);
         flow.state = row.to;
         let (id, waiting) = (flow.hold, !flow.queue.is_empty());

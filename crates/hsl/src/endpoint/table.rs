@@ -21,6 +21,11 @@ pub enum State {
     Releasing,
 }
 
+impl State {
+    /// How many there are.
+    pub const COUNT: usize = State::Releasing as usize + 1;
+}
+
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +44,11 @@ pub enum Event {
     Settled,
     /// Packets have overtaken what is kept: it must not be released any more.
     Discard,
+}
+
+impl Event {
+    /// How many there are.
+    pub const COUNT: usize = Event::Discard as usize + 1;
 }
 
 /// What the endpoint does on a transition, besides changing the state.

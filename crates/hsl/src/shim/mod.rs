@@ -33,8 +33,10 @@ pub trait Shim {
     fn flush(&mut self, side: Side, frame: &[u8]) -> io::Result<Outcome> {
         self.write(side, frame, Write::Flush)
     }
-    /// Count `packets` of a flow as never to return.
+    /// Captured packets of a flow have gone elsewhere and will not return.
     fn forget(&mut self, key: &Key, packets: u32) -> io::Result<()>;
+    /// Captured packets of a flow are lost; counted where the next agent finds it.
+    fn lose(&mut self, key: &Key, packets: u32) -> io::Result<()>;
     /// Put rules in force, first match wins, all at once.
     fn set_rules(&mut self, side: Side, rules: &[(Match, Treatment)]) -> Result<(), BpfError>;
     /// Treat one flow so whatever the rules say; `None` leaves it to them.

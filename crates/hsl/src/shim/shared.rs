@@ -21,6 +21,7 @@ pub enum Write {
     Stray = 1,
     Flush = 2,
     Forget = 3,
+    Lose = 4,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +101,7 @@ pub struct Counters {
     pub table_full: u64,
     pub refused: u64,
     pub discarded: u64,
+    pub lost: u64,
     pub foreign: u64,
     pub control: u64,
     pub control_lost: u64,
@@ -130,6 +132,7 @@ impl Counters {
             table_full: self.table_full + other.table_full,
             refused: self.refused + other.refused,
             discarded: self.discarded + other.discarded,
+            lost: self.lost + other.lost,
             foreign: self.foreign + other.foreign,
             control: self.control + other.control,
             control_lost: self.control_lost + other.control_lost,

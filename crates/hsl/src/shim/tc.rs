@@ -53,6 +53,15 @@ impl TcShim {
     }
 }
 
+impl TcShim {
+    fn take_back(&mut self, key: &Key, packets: u32, what: Write) -> io::Result<()> {
+        let mut frame = vec![0; VNET_HEADER];
+        frame.extend(key.to_frame());
+        self.programs.control.announce(key.side(), what, packets);
+        self.taps[key.side().index()].write(&frame)
+    }
+}
+
 impl Shim for TcShim {
     fn readable(&self, side: Side) -> BorrowedFd<'_> {
         self.taps[side.index()].as_fd()
@@ -69,12 +78,11 @@ impl Shim for TcShim {
     }
 
     fn forget(&mut self, key: &Key, packets: u32) -> io::Result<()> {
-        let mut frame = vec![0; VNET_HEADER];
-        frame.extend(key.to_frame());
-        self.programs
-            .control
-            .announce(key.side(), Write::Forget, packets);
-        self.taps[key.side().index()].write(&frame)
+        self.take_back(key, packets, Write::Forget)
+    }
+
+    fn lose(&mut self, key: &Key, packets: u32) -> io::Result<()> {
+        self.take_back(key, packets, Write::Lose)
     }
 
     fn set_rules(&mut self, side: Side, rules: &[(Match, Treatment)]) -> Result<(), BpfError> {

@@ -1,0 +1,103 @@
+"""The other end of an agent's stream of strays (crates/hsl/src/agent/strays.rs), for tests."""
+
+import secrets
+import socket
+import struct
+import threading
+import time
+
+from numbered import NUMBER, PORT
+
+from flowferry.testbed import namespace
+from flowferry.testbed.bare import Chain
+from flowferry.wire import Command, KeyRing, Message, Opener, Sealer
+
+GREETING = struct.Struct("!IQ")
+VNET = 10
+HEADERS = VNET + 14 + 20 + 8
+OWN = 9
+
+
+class Taker:
+    """Takes strays: greets, checks the proof, and notes the numbers of the datagrams in them."""
+
+    def __init__(self, chain: Chain, keys: KeyRing) -> None:
+        """Listen on a free port of the instance's loopback device."""
+        self.numbers: dict[int, list[int]] = {}
+        self._keys = keys
+        self._listener = namespace.call(chain.namespaces["nf"], self._listen)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @staticmethod
+    def _listen() -> socket.socket:
+        return socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def total(self) -> int:
+        """Datagrams taken."""
+        return sum(map(len, self.numbers.values()))
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                stream, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._take, args=(stream,), daemon=True).start()
+
+    def _take(self, stream: socket.socket) -> None:
+        number = secrets.randbits(64)
+        stream.sendall(GREETING.pack(OWN, number))
+        with stream, stream.makefile("rb") as records:
+            (length,) = struct.unpack("!H", records.read(2))
+            proof = Opener(self._keys, own=OWN).open_payload(records.read(length))
+            assert proof.handover == number
+            while head := records.read(5):
+                length, _side = struct.unpack("!IB", head)
+                frame = records.read(length - 1)
+                flow, datagram = NUMBER.unpack_from(frame, HEADERS)
+                self.numbers.setdefault(flow, []).append(datagram)
+
+    def close(self) -> None:
+        """Take in nobody any more."""
+        self._listener.close()
+
+
+class Follower:
+    """Sends an agent packets that strayed at another instance."""
+
+    def __init__(self, chain: Chain, keys: KeyRing, port: int, *, sender: int = OWN) -> None:
+        """Connect to the agent's `strays_listen` port on the instance's loopback device."""
+        self._macs = [
+            bytes.fromhex(chain.hosts[name].mac.replace(":", "")) for name in ("h2", "h1")
+        ]
+        self._addresses = [socket.inet_aton(chain.hosts[name].ip4) for name in ("h1", "h2")]
+        self.sent = 0
+        self._stream = namespace.call(
+            chain.namespaces["nf"], lambda: socket.create_connection(("127.0.0.1", port))
+        )
+        own, number = GREETING.unpack(self._stream.recv(GREETING.size, socket.MSG_WAITALL))
+        sealer = Sealer(keys, sender=sender, boot=time.time_ns())
+        proof, _ = sealer.seal_payload(Message(command=Command.QUERY, to=own, handover=number))
+        self._stream.sendall(struct.pack("!H", len(proof)) + proof)
+
+    def send(self, flow: int, numbers: range) -> None:
+        """Send numbered datagrams of a flow, upstream, all at once."""
+        self._stream.sendall(b"".join(self._record(flow, number) for number in numbers))
+        self.sent += len(numbers)
+
+    def _record(self, flow: int, number: int) -> bytes:
+        payload = NUMBER.pack(flow, number)
+        udp = struct.pack("!HHHH", 6000 + flow, PORT, 8 + len(payload), 0) + payload
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+        head += b"".join(self._addresses)
+        check = sum(struct.unpack("!10H", head))
+        check = ~((check & 0xFFFF) + (check >> 16)) & 0xFFFF
+        head = head[:10] + struct.pack("!H", check) + head[12:]
+        frame = bytes(VNET) + b"".join(self._macs) + b"\x08\x00" + head + udp
+        return struct.pack("!IB", len(frame) + 1, 0) + frame
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
