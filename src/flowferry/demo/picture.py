@@ -117,7 +117,7 @@ def _look_closer(delay: Axes, fill: Axes, demo: Demo) -> None:
     delay.set_title(f"a closer look: {hold['title']}, {hold['planned_ms']:.1f} ms", fontsize=10)
     delay.tick_params(labelbottom=False)
     fill.set_xlabel("time since the hold began (ms)")
-    step = next(s for s in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 1) if 4 * s > length)
+    step = next(s for s in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 1) if 5 * s > length)
     fill.xaxis.set_major_locator(FixedLocator([begin + k * step for k in range(-2, 7)]))
     fill.xaxis.set_major_formatter(lambda at, _: f"{(at - begin) * 1e3:.0f}")
 
