@@ -316,9 +316,9 @@ impl Key {
                 frame.extend(self.low);
                 frame.extend(self.high);
             }
+            // No padding: it could be taken for the IP header that the frame was too short for.
             _ => {
                 frame.extend(self.low_port);
-                frame.resize(frame.len().max(60), 0);
                 return frame;
             }
         }
@@ -358,6 +358,8 @@ impl Key {
             (6, 58) => "icmp6".to_owned(),
             (6, 132) => "sctp6".to_owned(),
             (6, proto) => format!("ipv6,nw_proto={proto}"),
+            // IP by its EtherType, but too short or broken to be keyed by addresses.
+            (_, _) if matches!(low_port, 0x0800 | 0x86dd) => format!("l2_type={low_port:#06x}"),
             _ => format!("dl_type={low_port:#06x}"),
         };
         text += &match self.kind {
@@ -368,8 +370,10 @@ impl Key {
         if self.kind != Kind::L2 as u8 && (low_port, high_port) != (0, 0) {
             text += &format!(",tp_src={low_port},tp_dst={high_port}");
         }
-        for vlan in self.vlan.iter().filter(|vlan| **vlan != 0) {
-            text += &format!(",dl_vlan={}", vlan & 0xfff);
+        for (name, vlan) in ["dl_vlan", "inner_vlan"].iter().zip(self.vlan) {
+            if vlan != 0 {
+                text += &format!(",{name}={}", vlan & 0xfff);
+            }
         }
         text
     }

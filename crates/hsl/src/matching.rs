@@ -3,7 +3,8 @@
 //! A match reads from the upstream side; the downstream side uses its mirror. Understood:
 //! `*`, `ip icmp tcp udp sctp ipv6 icmp6 tcp6 udp6 sctp6 arp`, `nw_src nw_dst ipv6_src ipv6_dst`
 //! (with `/prefix`), `nw_proto`, `tp_src tp_dst` and their `tcp_… udp_…` spellings, `dl_src`,
-//! `dl_dst`, `dl_type`, `dl_vlan` (a VID, or `none`), `inner_vlan`. Fragments carry no ports, so
+//! `dl_dst`, `dl_type`, `dl_vlan` (a VID, or `none`), `inner_vlan`, and `l2_type`: the EtherType of
+//! frames that are keyed by MAC addresses even if it is that of IP (too broken for more). Fragments carry no ports, so
 //! a match on ports leaves them out (as Open vSwitch does for later fragments).
 
 use std::fmt;
@@ -11,6 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::key::{Key, Kind, Parsed, Side, VLAN_TAGGED, has_ports};
+
+const CONTRADICTION: &str = "contradicts an earlier part of the match; drop one of them";
 
 /// Which packets: those whose headers equal `value` where `mask` has ones.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -142,24 +145,25 @@ impl FromStr for Match {
             mask: Key::EMPTY,
             value: Key::EMPTY,
         };
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty() && *part != "*")
-        {
-            found.add(part).map_err(|problem| MatchError {
-                text: text.to_owned(),
-                part: part.to_owned(),
-                problem,
-            })?;
+        let fails = |part: &str, problem: String| MatchError {
+            text: text.to_owned(),
+            part: part.to_owned(),
+            problem,
+        };
+        let parts = text.split(',').map(str::trim);
+        let mut parts = parts.filter(|part| !part.is_empty()).peekable();
+        if parts.peek().is_none() {
+            let problem = "is empty; write * for every packet".to_owned();
+            return Err(fails(text, problem));
         }
-        if text.trim().is_empty() {
-            return Err(MatchError {
-                text: text.to_owned(),
-                part: text.to_owned(),
-                problem: "is empty; write * for every packet".to_owned(),
-            });
+        for part in parts.filter(|part| *part != "*") {
+            let before = found.clone();
+            found.add(part).map_err(|problem| fails(part, problem))?;
+            found = before
+                .and(&found)
+                .ok_or_else(|| fails(part, CONTRADICTION.to_owned()))?;
         }
+        found.text = text.to_owned();
         Ok(found)
     }
 }
@@ -208,6 +212,10 @@ impl Match {
                 0x86dd => self.kind(Kind::Ipv6),
                 other => self.ethertype(other),
             },
+            "l2_type" => {
+                let ethertype = number(value, 0xffff)? as u16;
+                self.ethertype(ethertype)
+            }
             "dl_vlan" | "vlan_vid" => self.vlan(value, 0),
             "inner_vlan" => self.vlan(value, 1),
             _ => {
@@ -218,7 +226,7 @@ impl Match {
 
     fn kind(&mut self, kind: Kind) -> Result<(), String> {
         if self.mask.kind != 0 && self.value.kind != kind as u8 {
-            return Err("contradicts an earlier part of the match".to_owned());
+            return Err(CONTRADICTION.to_owned());
         }
         (self.mask.kind, self.value.kind) = (0xff, kind as u8);
         Ok(())
@@ -229,7 +237,7 @@ impl Match {
             return Err("needs ip or ipv6 before it".to_owned());
         }
         if self.mask.proto != 0 && self.value.proto != proto {
-            return Err("contradicts an earlier part of the match".to_owned());
+            return Err(CONTRADICTION.to_owned());
         }
         (self.mask.proto, self.value.proto) = (0xff, proto);
         Ok(())
@@ -289,14 +297,13 @@ impl Match {
     }
 
     fn mac(&mut self, text: &str, source: bool) -> Result<(), String> {
-        let octets: Vec<u8> = text
+        let octets: Option<Vec<u8>> = text
             .split(':')
-            .map(|octet| u8::from_str_radix(octet, 16))
-            .collect::<Result<_, _>>()
-            .map_err(|_| "is no MAC address; write 02:00:00:00:00:01")?;
-        if octets.len() != 6 {
-            return Err("is no MAC address; write 02:00:00:00:00:01".to_owned());
-        }
+            .map(|octet| digits(octet, 16).and_then(|octet| u8::try_from(octet).ok()))
+            .collect();
+        let octets = octets
+            .filter(|octets| octets.len() == 6)
+            .ok_or("is no MAC address; write 02:00:00:00:00:01")?;
         self.kind(Kind::L2)
             .map_err(|_| "matches only frames that are not IP; drop it".to_owned())?;
         self.address(&octets, 48, source);
@@ -316,25 +323,27 @@ impl Match {
 }
 
 fn number(text: &str, greatest: u32) -> Result<u32, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    parsed
-        .ok()
-        .filter(|number| *number <= greatest)
-        .ok_or_else(|| format!("is no number from 0 to {greatest}"))
+    match text.strip_prefix("0x") {
+        Some(hex) => digits(hex, 16),
+        None => digits(text, 10),
+    }
+    .filter(|number| *number <= greatest)
+    .ok_or_else(|| format!("is no number from 0 to {greatest}"))
+}
+
+/// Digits only; the standard library would take a sign as well.
+fn digits(text: &str, radix: u32) -> Option<u32> {
+    let plain = text.chars().all(|digit| digit.is_digit(radix));
+    plain.then(|| u32::from_str_radix(text, radix).ok())?
 }
 
 fn prefixed<A: FromStr>(text: &str, bits: u32) -> Result<(A, u32), String> {
-    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, number(prefix, bits)?),
+        None => (text, bits),
+    };
     let address = address
         .parse()
         .map_err(|_| "is no address of that family".to_owned())?;
-    let prefix = if prefix.is_empty() {
-        bits
-    } else {
-        number(prefix, bits)?
-    };
     Ok((address, prefix))
 }
