@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,10 +244,67 @@ def test_agent_ends_with_the_function_behind_the_inner_pair(netns_chain: Build) 
         traffic.send(200)
         until(lambda: kept(agent) == 200, "packets are held")
         chain.run("nf", ["ip", "link", "del", "dev", "iup"])
-        output, error = agent.process.communicate(timeout=20)
-        assert agent.process.returncode == 1, output
-        assert "200 packets lost and counted" in error
-        assert "iup not found" in error
+        with pytest.raises(HslError, match="iup not found"):
+            agent.result()
+        assert "200 packets lost and counted" in agent.said()
+
+
+def test_packets_that_vanish_in_the_kernel_are_found_out_and_counted(netns_chain: Build) -> None:
+    chain = netns_chain(static_neighbours=True)
+    config = config_for(chain, heartbeat_timeout_ms=600_000)
+    with Agent(config) as agent, Traffic(chain, flows=2) as traffic, agent.client() as client:
+        hold = client.hold("udp")
+        agent.suspend()
+        traffic.send(300)
+        # A shorter queue: the kernel throws away what has no room in it, and tells nobody.
+        chain.run("nf", ["ip", "link", "set", "dev", "ff1u", "txqueuelen", "100"])
+        agent.resume()
+        client.release(hold)
+        ended = client.wait(hold)
+        assert ended["lost_packets"] == client.status()["lost_packets"] == 200
+        traffic.settled(lost=200)
+        hold = client.hold("udp")
+        traffic.send(50)
+        client.release(hold)
+        assert client.wait(hold)["lost_packets"] == 0
+        traffic.settled(lost=200)
+
+
+@pytest.mark.parametrize("function", SHIMS)
+def test_filters_serve_where_the_kernel_has_no_links(netns_chain: Build, function: str) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    with Traffic(chain, flows=3) as traffic:
+        with start(chain, attach="filter") as agent, agent.client() as client:
+            hold = client.hold("udp")
+            traffic.send(100)
+            until(lambda: kept(agent) == 100, "packets are held")
+            client.release(hold)
+            client.wait(hold)
+            traffic.settled(lost=0)
+            hold = client.hold("udp")
+            traffic.send(40)
+            until(lambda: kept(agent) == 140, "packets are held")
+            agent.kill()
+        with start(chain, attach="filter") as agent, agent.client() as client:
+            assert client.status()["takeover_lost_packets"] == 40
+            traffic.send(10)
+            traffic.settled(lost=40)
+            shown = chain.run("nf", ["tc", "filter", "show", "dev", "up", "ingress"]).stdout
+            assert shown.count("handle 0x821c") == 1
+            client.stop(detach=True)
+            agent.result()
+        assert (
+            "ff_ingress"
+            not in chain.run("nf", ["tc", "filter", "show", "dev", "up", "ingress"]).stdout
+        )
+
+
+def test_agent_keeps_only_the_rights_it_needs(netns_chain: Build) -> None:
+    with start(netns_chain()) as agent:
+        status = Path(f"/proc/{agent.pid}/status").read_text()
+        effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
+        net_admin, bpf = 12, 39
+        assert int(effective.split()[1], 16) == 1 << net_admin | 1 << bpf
 
 
 def test_two_agents_for_one_instance_are_one_too_many(netns_chain: Build) -> None:

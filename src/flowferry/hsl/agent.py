@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,7 @@ class Config:
     settle_us: int = 200
     keys: list[KeyFile] = field(default_factory=list)
     strays_listen: str | None = None
+    attach: Literal["auto", "filter"] = "auto"
     failpoint: str | None = None
     trust_markers: bool = False
     stall_ms: int = 0
@@ -84,11 +86,13 @@ class Agent:
         command = [sys.executable, "-m", "flowferry.hsl", config.to_json()]
         if cpu is not None:
             command = ["taskset", "-c", str(cpu), *command]
+        # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the agent.
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             start_new_session=True,
             env={**os.environ, **(env or {})},
@@ -100,9 +104,17 @@ class Agent:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line.strip() != "ready" or time.monotonic() > deadline:
-            _, error = self.process.communicate(timeout=timeout)
-            lines = error.strip().splitlines()
-            raise HslError(lines[-1] if lines else "the agent ended without a word")
+            self.process.communicate(timeout=timeout)
+            raise HslError(self._last_words())
+
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        self._said.seek(0)
+        return self._said.read()
+
+    def _last_words(self) -> str:
+        lines = self.said().strip().splitlines()
+        return lines[-1] if lines else f"the agent ended with {self.process.returncode}, silently"
 
     def client(self, timeout: float = 30.0) -> Client:
         """A new connection to it."""
@@ -138,10 +150,9 @@ class Agent:
 
     def result(self, timeout: float = 30.0) -> dict[str, Any]:
         """Wait for its end; its last status."""
-        output, error = self.process.communicate(timeout=timeout)
+        output, _ = self.process.communicate(timeout=timeout)
         if self.process.returncode != 0:
-            lines = error.strip().splitlines()
-            raise HslError(lines[-1] if lines else f"exit status {self.process.returncode}")
+            raise HslError(self._last_words())
         status = json.loads(output)
         assert isinstance(status, dict)
         return status

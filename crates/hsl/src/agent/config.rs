@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::shim::bpf::Interfaces;
+use crate::shim::bpf::{Attachment, Interfaces};
 
 /// The agent's configuration. docs/hsl.md describes each field; the schema that `--check` uses
 /// is `src/flowferry/hsl/config.schema.json`.
@@ -19,6 +19,9 @@ pub struct Config {
     pub netns: Option<String>,
     /// The instance's interfaces.
     pub interfaces: Names,
+    /// How the programs hang on the interfaces.
+    #[serde(default)]
+    pub attach: Attachment,
     /// Directory on a BPF file system for pins.
     pub pins: PathBuf,
     /// Where the agent takes commands.

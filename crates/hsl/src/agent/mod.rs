@@ -150,6 +150,7 @@ pub fn run(
         enter(name)?;
     }
     let mut agent = Agent::start(config)?;
+    keep_only_needed_rights()?;
     ready();
     agent.serve(&stop)?;
     Ok(agent.status())
@@ -163,6 +164,17 @@ fn enter(name: &str) -> Result<(), AgentError> {
     )))?;
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)
         .map_err(|error| system(format!("cannot enter {path}; root is needed"))(error.into()))
+}
+
+/// Give up every capability but those that maps, links and a TAP made anew need.
+fn keep_only_needed_rights() -> Result<(), AgentError> {
+    use caps::{CapSet, Capability};
+    let needed = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF].into();
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &needed)
+            .map_err(|error| system("cannot give up capabilities")(io::Error::other(error)))?;
+    }
+    Ok(())
 }
 
 /// Which file the namespace's name stands for; `None` when there is no such name.
@@ -233,7 +245,14 @@ impl Agent {
             timeout: config.heartbeat_timeout_ms * 1_000_000,
             settle: config.settle_us * 1_000,
         };
-        let shim = TcShim::attach(wiring, &config.pins, config.table_size, clocks, marks)?;
+        let shim = TcShim::attach(
+            wiring,
+            config.attach,
+            &config.pins,
+            config.table_size,
+            clocks,
+            marks,
+        )?;
         let mut agent = Agent {
             shim: Box::new(shim),
             endpoint,

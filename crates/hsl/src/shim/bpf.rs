@@ -89,6 +89,17 @@ pub enum BpfError {
     },
 }
 
+/// How programs hang on interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attachment {
+    /// TCX links where the kernel has them, filters elsewhere.
+    #[default]
+    Auto,
+    /// `clsact` filters, as kernels before 6.6 need.
+    Filter,
+}
+
 /// One side's interfaces.
 #[derive(Clone, Debug)]
 pub struct Interfaces {
@@ -104,6 +115,7 @@ pub struct Interfaces {
 pub struct Programs {
     sides: [Ebpf; 2],
     interfaces: [Interfaces; 2],
+    attachment: Attachment,
     pins: PathBuf,
     /// The page shared with the programs.
     pub control: ControlPage,
@@ -120,6 +132,7 @@ impl Programs {
     /// captured before rules or modes say so.
     pub fn attach(
         interfaces: [Interfaces; 2],
+        attachment: Attachment,
         pins: &Path,
         table_size: u32,
     ) -> Result<Programs, BpfError> {
@@ -149,6 +162,7 @@ impl Programs {
             counters: take(first, "ff_counters")?,
             sides,
             interfaces,
+            attachment,
             pins,
             control,
             bank: [0; 2],
@@ -179,6 +193,7 @@ impl Programs {
                     inner,
                     TcAttachType::Ingress,
                     Some(&pin),
+                    self.attachment,
                 )?;
             }
             let pin = self.pins.join(format!("link_{side}"));
@@ -188,6 +203,7 @@ impl Programs {
                 &outer,
                 TcAttachType::Ingress,
                 Some(&pin),
+                self.attachment,
             )?;
         }
         Ok(())
@@ -215,8 +231,16 @@ impl Programs {
             source,
         })?;
         let ebpf = &mut self.sides[side.index()];
-        hook(ebpf, "ff_tap_egress", name, TcAttachType::Egress, None)?;
-        hook(ebpf, "ff_tap_ingress", name, TcAttachType::Ingress, None)?;
+        let how = self.attachment;
+        hook(ebpf, "ff_tap_egress", name, TcAttachType::Egress, None, how)?;
+        hook(
+            ebpf,
+            "ff_tap_ingress",
+            name,
+            TcAttachType::Ingress,
+            None,
+            how,
+        )?;
         self.control.set_tap(side, tap.index);
         Ok(tap)
     }
@@ -384,6 +408,7 @@ fn hook(
     interface: &str,
     direction: TcAttachType,
     pin: Option<&Path>,
+    how: Attachment,
 ) -> Result<(), BpfError> {
     let failed = |source| BpfError::Attach {
         name: interface.to_owned(),
@@ -407,25 +432,36 @@ fn hook(
             source,
         })?;
     }
-    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = match program.attach_with_options(interface, direction, tcx) {
-        Ok(id) => id,
-        Err(ProgramError::SyscallError(error)) if lacks_tcx(&error.io_error) => {
-            hook_filter(program, interface, direction).map_err(failed)?
-        }
-        Err(error) => return Err(failed(error)),
-    };
+    let id = match how {
+        Attachment::Auto => hook_tcx(program, interface, direction),
+        Attachment::Filter => hook_filter(program, interface, direction),
+    }
+    .map_err(failed)?;
     match pin {
         Some(pin) => keep(program, id, Some(pin)),
         None => Ok(()),
     }
 }
 
+type LinkId = aya::programs::tc::SchedClassifierLinkId;
+
+fn hook_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<LinkId, ProgramError> {
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+    match program.attach_with_options(interface, direction, tcx) {
+        Err(ProgramError::SyscallError(error)) if lacks_tcx(&error.io_error) => {
+            hook_filter(program, interface, direction)
+        }
+        done => done,
+    }
+}
+
 fn lacks_tcx(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
-
-type LinkId = aya::programs::tc::SchedClassifierLinkId;
 
 fn hook_filter(
     program: &mut SchedClassifier,

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::bpf::{BpfError, Interfaces, Programs};
+use super::bpf::{Attachment, BpfError, Interfaces, Programs};
 use super::shared::{Count, Counters, Flow, Mode, Rule};
 use super::tap::{Tap, VNET_HEADER};
 use super::{Outcome, Shim, Write};
@@ -33,12 +33,13 @@ impl TcShim {
     /// open until [`Shim::begin_epoch`].
     pub fn attach(
         interfaces: [Interfaces; 2],
+        attachment: Attachment,
         pins: &Path,
         table_size: u32,
         clocks: Clocks,
         marks: (u32, u32),
     ) -> Result<TcShim, BpfError> {
-        let mut programs = Programs::attach(interfaces, pins, table_size)?;
+        let mut programs = Programs::attach(interfaces, attachment, pins, table_size)?;
         programs.control.trip();
         programs.control.set_marks(marks.0, marks.1);
         let taps = [
