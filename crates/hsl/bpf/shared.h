@@ -13,6 +13,7 @@
 #define FF_SIDES 2        /* 0 upstream, 1 downstream */
 #define FF_RULES 64       /* per side and bank; two banks, so that one store changes them all */
 #define FF_BANKS 2
+#define FF_RECENT_BITS 8  /* 256 recent flows per CPU and side */
 #define FF_VLAN_TAGGED 0x1000
 
 enum ff_kind { FF_KIND_L2 = 2, FF_KIND_IPV4 = 4, FF_KIND_IPV6 = 6 };
@@ -58,6 +59,15 @@ struct ff_flow {
 	__u64 bytes;
 	__u64 first_ns;
 	__u64 last_ns;    /* CLOCK_MONOTONIC, coarse */
+};
+
+/* Packets of a flow that one CPU has let on in the present tick of the coarse clock (4 ms at 250 Hz)
+ * and not added to its ff_flow yet. */
+struct ff_recent {
+	struct ff_key key;
+	__u32 packets;
+	__u64 bytes;
+	__u64 tick_ns;
 };
 
 /* Written by the agent alone. */

@@ -20,7 +20,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use nix::net::if_::if_nametoindex;
 
 use super::control::ControlPage;
-use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Rule};
+use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule};
 use super::tap::Tap;
 use crate::key::{Key, Side};
 
@@ -124,6 +124,7 @@ pub struct Programs {
     counts: HashMap<MapData, Key, Count>,
     rules: Array<MapData, Rule>,
     counters: PerCpuArray<MapData, Counters>,
+    recent: PerCpuArray<MapData, Recent>,
     bank: [u32; 2],
 }
 
@@ -160,6 +161,7 @@ impl Programs {
             counts: take(first, "ff_counts")?,
             rules: take(first, "ff_rules")?,
             counters: take(first, "ff_counters")?,
+            recent: take(first, "ff_recent")?,
             sides,
             interfaces,
             attachment,
@@ -327,7 +329,16 @@ impl Programs {
 
     /// Flow accounting: what has gone on to the function, by key.
     pub fn flows(&self) -> Vec<(Key, Flow)> {
-        self.flows.iter().flatten().collect()
+        let mut flows: std::collections::HashMap<Key, Flow> = self.flows.iter().flatten().collect();
+        for slots in self.recent.iter().flatten() {
+            for slot in slots.iter().filter(|slot| slot.packets > 0) {
+                if let Some(flow) = flows.get_mut(&slot.key) {
+                    flow.packets += u64::from(slot.packets);
+                    flow.bytes += slot.bytes;
+                }
+            }
+        }
+        flows.into_iter().collect()
     }
 
     /// Forget that a flow was served here.

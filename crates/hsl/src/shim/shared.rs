@@ -33,6 +33,15 @@ pub struct Flow {
     pub last_ns: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Recent {
+    pub key: Key,
+    pub packets: u32,
+    pub bytes: u64,
+    pub tick_ns: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowMode {
@@ -112,6 +121,8 @@ pub struct Counters {
 unsafe impl aya::Pod for Key {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Flow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Recent {}
 // SAFETY: as above.
 unsafe impl aya::Pod for FlowMode {}
 // SAFETY: as above.
