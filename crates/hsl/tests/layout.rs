@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use flowferry_hsl::key::{ETHERTYPE_CONTROL, Key, Kind, VLAN_TAGGED};
 use flowferry_hsl::shim::shared::{
-    Control, Count, Counters, Flow, FlowMode, Mode, Port, RULES_PER_SIDE, Rule, Write,
+    Control, Count, Counters, Flow, FlowMode, Mode, Port, RULES_PER_SIDE, Recent, Rule, Write,
 };
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
@@ -158,6 +158,7 @@ fn structs_are_the_same_in_rust_and_in_c() {
         Key, "ff_key", low, high, low_port, high_port, vlan, proto, kind, side, zero
     );
     same!(Flow, "ff_flow", packets, bytes, first_ns, last_ns);
+    same!(Recent, "ff_recent", key, packets, bytes, tick_ns);
     same!(FlowMode, "ff_flow_mode", mode, zero);
     same!(
         Count,

@@ -10,7 +10,7 @@ use flowferry_hsl::endpoint::Treatment;
 use flowferry_hsl::key::{Key, Parsed, Side};
 use flowferry_hsl::matching::Match;
 use flowferry_hsl::shim::Write;
-use flowferry_hsl::shim::shared::Count;
+use flowferry_hsl::shim::shared::{Count, Recent};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use proptest::collection::vec;
@@ -320,5 +320,29 @@ fn control_frames_of_functions_are_not_believed() {
     for (frame, verdict) in [(frame, REDIRECT), (control, SHOT)] {
         let run = rig.run(Side::Downstream, "ff_inner_ingress", &frame, 0);
         assert_eq!(run.unwrap(), verdict);
+    }
+}
+
+/// Between two ticks packets are counted where Rust looks for them, and a disowned flow is new.
+#[test]
+fn packets_of_one_tick_are_found_in_their_slot() {
+    let rig = Rig::new();
+    for port in 1..=300 {
+        let frame = frames::frame(&[], 4, 17, (1, port), (2, 7));
+        let key = Key::parse(&frame, Side::Downstream).expect("Ethernet").key;
+        for _ in 0..3 {
+            assert_eq!(rig.arrive(Side::Downstream, &frame).expect("runs"), ON);
+        }
+        let slots = rig
+            .recent
+            .get(&Recent::slot(&key), 0)
+            .expect("in the array");
+        let flow = rig.flows.get(&key, 0).expect("accounted at once");
+        let waiting: u64 = slots
+            .iter()
+            .filter(|slot| slot.key == key)
+            .map(|slot| u64::from(slot.packets))
+            .sum();
+        assert_eq!(flow.packets + waiting, 3, "{key:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
@@ -341,9 +341,23 @@ impl Programs {
         flows.into_iter().collect()
     }
 
-    /// Forget that a flow was served here.
+    /// Forget that a flow was served here; its next packet is its first again.
     pub fn disown(&mut self, key: &Key) -> Result<(), BpfError> {
-        absent_is_fine(self.flows.remove(key)).map_err(in_map("ff_flows"))
+        absent_is_fine(self.flows.remove(key)).map_err(in_map("ff_flows"))?;
+        let at = Recent::slot(key);
+        let slots = self.recent.get(&at, 0).map_err(in_map("ff_recent"))?;
+        if slots.iter().all(|slot| slot.key != *key) {
+            return Ok(());
+        }
+        let kept = slots.iter().map(|slot| {
+            if slot.key == *key {
+                Recent::EMPTY
+            } else {
+                *slot
+            }
+        });
+        let kept = PerCpuValues::try_from(kept.collect::<Vec<_>>()).expect("as many as before");
+        self.recent.set(at, kept, 0).map_err(in_map("ff_recent"))
     }
 
     /// A side's counters, summed over the CPUs.

@@ -5,6 +5,7 @@
 use crate::key::Key;
 
 pub const RULES_PER_SIDE: usize = 64;
+pub const RECENT_BITS: u32 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -40,6 +41,27 @@ pub struct Recent {
     pub packets: u32,
     pub bytes: u64,
     pub tick_ns: u64,
+}
+
+impl Recent {
+    pub const EMPTY: Recent = Recent {
+        key: Key::EMPTY,
+        packets: 0,
+        bytes: 0,
+        tick_ns: 0,
+    };
+
+    /// Where a flow's slot is in `ff_recent` (`account` in hsl.bpf.c).
+    pub fn slot(key: &Key) -> u32 {
+        let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four"));
+        let ports = [key.low_port, key.high_port].concat();
+        let ends = word(&key.low[..4])
+            ^ word(&key.low[12..])
+            ^ word(&key.high[..4])
+            ^ word(&key.high[12..]);
+        let hash = ends.wrapping_mul(0x9e37_79b1) ^ word(&ports).wrapping_mul(0x85eb_ca6b);
+        hash >> (32 - RECENT_BITS) | u32::from(key.side & 1) << RECENT_BITS
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

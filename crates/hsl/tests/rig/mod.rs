@@ -13,14 +13,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use flowferry_hsl::endpoint::Treatment;
 use flowferry_hsl::key::{Key, Side};
 use flowferry_hsl::matching::Match;
 use flowferry_hsl::shim::control::ControlPage;
-use flowferry_hsl::shim::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Rule};
+use flowferry_hsl::shim::shared::{
+    Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule,
+};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
@@ -38,6 +40,7 @@ pub struct Rig {
     pub counts: HashMap<MapData, Key, Count>,
     rules: Array<MapData, Rule>,
     counters: PerCpuArray<MapData, Counters>,
+    pub recent: PerCpuArray<MapData, Recent>,
     bank: usize,
     directory: PathBuf,
 }
@@ -61,6 +64,7 @@ impl Rig {
             counts: take(first, "ff_counts"),
             rules: take(first, "ff_rules"),
             counters: take(first, "ff_counters"),
+            recent: take(first, "ff_recent"),
             sides,
             bank: 0,
             directory,
@@ -102,6 +106,12 @@ impl Rig {
         let keys: Vec<Key> = self.flows.keys().flatten().collect();
         for key in &keys {
             self.flows.remove(key).expect("just seen");
+            let at = Recent::slot(key);
+            let slots = self.recent.get(&at, 0).expect("in the array");
+            let empty = PerCpuValues::try_from(vec![Recent::EMPTY; slots.len()]);
+            self.recent
+                .set(at, empty.expect("one a CPU"), 0)
+                .expect("in the array");
         }
         keys
     }
