@@ -101,11 +101,7 @@ impl Match {
 
     /// Whether some packet belongs to both.
     pub fn overlaps(&self, other: &Match) -> bool {
-        self.value
-            .octets()
-            .zip(self.mask.octets())
-            .zip(other.value.octets().zip(other.mask.octets()))
-            .all(|((a, mask_a), (b, mask_b))| (a ^ b) & mask_a & mask_b == 0)
+        agree((&self.mask, &self.value), (&other.mask, &other.value))
     }
 
     /// Whether a packet that arrived on its key's side belongs to this match.
@@ -157,13 +153,14 @@ impl FromStr for Match {
             return Err(fails(text, problem));
         }
         for part in parts.filter(|part| *part != "*") {
-            let before = found.clone();
+            let (mask, value) = (found.mask, found.value);
             found.add(part).map_err(|problem| fails(part, problem))?;
-            found = before
-                .and(&found)
-                .ok_or_else(|| fails(part, CONTRADICTION.to_owned()))?;
+            if !agree((&mask, &value), (&found.mask, &found.value)) {
+                return Err(fails(part, CONTRADICTION.to_owned()));
+            }
+            found.mask = found.mask.union(&mask);
+            found.value = found.value.union(&value);
         }
-        found.text = text.to_owned();
         Ok(found)
     }
 }
@@ -320,6 +317,15 @@ impl Match {
         };
         Ok(())
     }
+}
+
+/// Whether no bit that both masks ask for is asked for with two values.
+fn agree((mask, value): (&Key, &Key), (other_mask, other_value): (&Key, &Key)) -> bool {
+    let masks = mask.octets().zip(other_mask.octets());
+    let values = value.octets().zip(other_value.octets());
+    masks
+        .zip(values)
+        .all(|((mask, other_mask), (a, b))| (a ^ b) & mask & other_mask == 0)
 }
 
 fn number(text: &str, greatest: u32) -> Result<u32, String> {

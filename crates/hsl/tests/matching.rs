@@ -369,3 +369,10 @@ proptest! {
         let _ = text.parse::<Match>();
     }
 }
+
+/// Whoever may send commands must not be able to fill the agent's memory with one of them.
+#[test]
+fn a_long_match_is_read_in_the_space_it_takes() {
+    let long = vec!["ip"; 10_000].join(",");
+    assert_eq!(long.parse::<Match>().unwrap().to_string(), long);
+}
