@@ -14,6 +14,13 @@ use rig::wire::Wire;
 /// The kernel runs programs on nothing shorter.
 const ETHERNET: usize = 14;
 
+/// What shows a packet's key is that it is to be captured; there is no TAP, so it passes.
+fn capturing() -> Rig {
+    let mut rig = Rig::new();
+    rig.capture_all();
+    rig
+}
+
 /// The kernel's test run refuses what is too short for the IP header that its EtherType promises.
 /// Behind a VLAN tag it does not look, so that such frames are tested all the same.
 fn is_refused(frame: &[u8]) -> bool {
@@ -27,9 +34,10 @@ fn is_refused(frame: &[u8]) -> bool {
 
 /// What the programs make of a frame, or `None` if it is a control frame.
 fn by_bpf(rig: &mut Rig, side: Side, frame: &[u8]) -> Option<Key> {
+    rig.begin();
     let run = rig.arrive(side, frame);
     run.unwrap_or_else(|error| panic!("{frame:02x?} cannot be run: {error}"));
-    let keys = rig.accounted();
+    let keys = rig.keyed();
     assert!(keys.len() <= 1, "{keys:?} of one frame");
     keys.first().copied()
 }
@@ -200,7 +208,7 @@ fn handmade() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[test]
 fn handmade_frames_have_the_flows_they_belong_to() {
-    let mut rig = Rig::new();
+    let mut rig = capturing();
     for (name, frame, flow) in handmade() {
         for side in Side::ALL {
             let parsed = Key::parse(&frame, side).expect("Ethernet");
@@ -220,7 +228,7 @@ fn handmade_frames_have_the_flows_they_belong_to() {
 /// Both directions of a flow, on one interface, are one flow.
 #[test]
 fn keys_have_no_direction() {
-    let mut rig = Rig::new();
+    let mut rig = capturing();
     let there = frames::frame(&[], 4, 17, (9, 5), (3, 7));
     let back = frames::frame(&[], 4, 17, (3, 7), (9, 5));
     let keys = [there, back].map(|frame| by_bpf(&mut rig, Side::Upstream, &frame));
@@ -233,7 +241,7 @@ fn with_rig<S: Strategy>(
     frames: &S,
     test: impl Fn(&mut Rig, S::Value) -> Result<(), String>,
 ) {
-    let rig = std::cell::RefCell::new(Rig::new());
+    let rig = std::cell::RefCell::new(capturing());
     let cases = cases * Config::default().cases / 256; // PROPTEST_CASES for a longer run
     let config = Config {
         cases,
@@ -274,6 +282,7 @@ fn any_packet_from_the_wire_has_the_same_key() {
             if parsed.ethertype == ETHERTYPE_CONTROL {
                 return Ok(());
             }
+            rig.begin();
             wire.send(&frame, linear);
             let found = arrived(rig);
             if found == Some(parsed.key) {
@@ -291,7 +300,7 @@ fn any_packet_from_the_wire_has_the_same_key() {
 fn arrived(rig: &mut Rig) -> Option<Key> {
     let deadline = rig::now() + 2_000_000_000;
     loop {
-        match rig.accounted().pop() {
+        match rig.keyed().pop() {
             None if rig::now() < deadline => std::thread::yield_now(),
             found => return found,
         }

@@ -101,6 +101,23 @@ impl Rig {
         }
     }
 
+    /// Have the programs try to capture everything, for [`Rig::keyed`].
+    pub fn capture_all(&mut self) {
+        for side in Side::ALL {
+            self.set_rules(side, &[(Match::all(), Treatment::Capture)]);
+        }
+    }
+
+    /// The flows of the packets that were to be captured since the last call: the programs begin
+    /// a count of each.
+    pub fn keyed(&mut self) -> Vec<Key> {
+        let keys: Vec<Key> = self.counts.keys().flatten().collect();
+        for key in &keys {
+            self.counts.remove(key).expect("just seen");
+        }
+        keys
+    }
+
     /// The flows accounted for since the last call.
     pub fn accounted(&mut self) -> Vec<Key> {
         let keys: Vec<Key> = self.flows.keys().flatten().collect();

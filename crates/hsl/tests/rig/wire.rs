@@ -31,8 +31,8 @@ impl Wire {
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").ok();
         for line in [
             "link add near mtu 9000 type veth peer name far mtu 9000",
-            "link set near up",
             "link set far up",
+            "link set near up", // last: it has its carrier then, and sends at once
         ] {
             let done = Command::new("ip").args(line.split(' ')).status();
             assert!(done.is_ok_and(|done| done.success()), "ip {line}");
