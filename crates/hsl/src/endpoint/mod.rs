@@ -8,148 +8,30 @@
 //! Order of packets: a flow's queue is written strays first, then captured. While any captured
 //! packet of a flow is outstanding the kernel programs go on capturing it, so what arrives during
 //! the release lands behind the queue here. The exchange of rules and the writing need therefore
-//! not be atomic.
+//! not be atomic. Strays are outstanding only once they are written; a flow that is released with
+//! strays kept is therefore captured by a treatment of its own until they are.
+//!
+//! What the shell owes in return stands at the head of tests/endpoint_model/main.rs.
 
 mod commands;
 mod frames;
 mod hold;
+mod output;
 mod packets;
 pub mod table;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde::Serialize;
-
 pub use frames::{Budget, Part};
 pub use hold::{Figures, Hold, HoldId, HoldState, Role, Spec};
+pub use output::{Action, Disposition, Notice, Refusal, Stray, Treatment};
 pub use table::{Duty, Event, State, Transition};
 
-use crate::key::{Key, Parsed, Side};
-use crate::matching::Match;
+use crate::key::{Key, Parsed};
 use frames::Queue;
 
 /// Rows of one side's rule table (FF_RULES).
 pub const RULES_PER_SIDE: usize = 64;
-
-/// What the programs do with packets that match, or with one flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Treatment {
-    /// Let them on.
-    Pass,
-    /// Capture them.
-    Capture,
-    /// Capture them unless the flow is served here already.
-    Arm,
-}
-
-/// What the shell has to do, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Put these rules, first match wins, in force on a side.
-    Rules(Side, Vec<(Match, Treatment)>),
-    /// Treat one flow so whatever the rules say; `None`: leave it to them.
-    Flow(Key, Option<Treatment>),
-    /// Nothing of the flow is outstanding: its counts may go.
-    DropCount(Key),
-    /// Tell whoever listens.
-    Notice(Notice),
-}
-
-/// News for people and controllers.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Notice {
-    /// A hold changed its state.
-    Hold {
-        /// Which one.
-        hold: HoldId,
-        /// The new state.
-        state: HoldState,
-        /// Why, if it was aborted.
-        error: Option<String>,
-    },
-    /// The buffer is half full; the hold that fills it most is let go in order.
-    HalfFull {
-        /// The hold.
-        hold: HoldId,
-        /// Bytes kept.
-        used: usize,
-        /// Bytes that may be kept.
-        limit: usize,
-    },
-    /// Packets were lost.
-    Lost {
-        /// How many.
-        packets: u64,
-        /// Of which hold; 0: of none.
-        hold: HoldId,
-        /// By what.
-        why: String,
-    },
-}
-
-/// What became of a packet handed to the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// It is kept.
-    Kept,
-    /// Write it to the function now.
-    Write,
-    /// It waits in [`Endpoint::next_stray`].
-    SendOn,
-    /// The buffer is full: it is lost, and counted.
-    Lost,
-}
-
-/// Why a command was refused; nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The id is taken.
-    #[error("hold {0} exists already; choose another id")]
-    Taken(HoldId),
-    /// There is no such hold.
-    #[error("there is no hold {0} that could be released; `flowferry hsl holds` lists them")]
-    Unknown(HoldId),
-    /// Two holds would fight for the same flows.
-    #[error("{new} overlaps {old} of hold {hold}; release that one first, or narrow the match")]
-    Overlap {
-        /// The match asked for.
-        new: String,
-        /// The match in force.
-        old: String,
-        /// Its hold.
-        hold: HoldId,
-    },
-    /// The programs' table is too small.
-    #[error(
-        "the holds in force would need {needed} rules, {RULES_PER_SIDE} fit; release some first"
-    )]
-    TooManyRules {
-        /// How many.
-        needed: usize,
-    },
-    /// No side to hold on.
-    #[error("a hold needs a side: upstream, downstream or both")]
-    NoSide,
-    /// Another hold's flow, or nobody's.
-    #[error("{flow:?} is not of hold {hold}; name its upstream headers")]
-    NotOfHold {
-        /// The flow.
-        flow: Key,
-        /// The hold.
-        hold: HoldId,
-    },
-    /// The table does not allow it.
-    #[error("{flow:?} is {state:?}: {event:?} is not possible there")]
-    Illegal {
-        /// The flow.
-        flow: Key,
-        /// Its state.
-        state: State,
-        /// What was asked.
-        event: Event,
-    },
-}
 
 /// Seeded at random, as flows are chosen by whoever sends; a fraction of the cost of the standard one.
 type FlowHash = foldhash::quality::RandomState;
@@ -183,20 +65,6 @@ impl FlowSide {
             swapped: self.swapped,
         }
     }
-}
-
-/// A packet to be sent after its flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stray {
-    /// Whose it is.
-    pub hold: HoldId,
-    /// Its flow, on the side it arrived on.
-    pub key: Key,
-    /// Captured here (the programs count it as outstanding until it is forgotten), or itself
-    /// followed from elsewhere.
-    pub part: Part,
-    /// As it was captured.
-    pub frame: Box<[u8]>,
 }
 
 /// Called before each transition takes effect; failpoints hang here.
