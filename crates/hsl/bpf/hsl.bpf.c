@@ -285,6 +285,7 @@ static __always_inline int capture(struct __sk_buff *skb, struct ff_control *ctl
 	}
 	count->hash = bpf_get_hash_recalc(skb);
 	count->mark = skb->mark;
+	count->captured_cpu = bpf_get_smp_processor_id();
 	__sync_fetch_and_add(&count->outstanding, n);
 	skb->mark = ctl->mark_captured;
 	refused = bpf_clone_redirect(skb, port->tap, 0);

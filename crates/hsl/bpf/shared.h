@@ -83,7 +83,7 @@ struct ff_count {
 	__u32 cpu;            /* of the last second pass */
 	__u32 hash;           /* skb->hash as captured last */
 	__u32 mark;           /* skb->mark as captured last */
-	__u32 zero;
+	__u32 captured_cpu;   /* of the last capture */
 	__u64 captured;
 	__u64 released;
 	__u64 overflowed;     /* lost: the TAP's queue was full */

@@ -168,7 +168,7 @@ fn structs_are_the_same_in_rust_and_in_c() {
         cpu,
         hash,
         mark,
-        zero,
+        captured_cpu,
         captured,
         released,
         overflowed

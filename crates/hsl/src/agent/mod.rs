@@ -28,7 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowferry_wire::{KeyRing, Opener, Sealer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::endpoint::{Action, Endpoint, HoldId, Notice};
@@ -137,6 +139,10 @@ pub struct Agent {
     inspected_ns: u64,
     /// Device and inode of the network namespace's name.
     namespace: Option<(u64, u64)>,
+    /// The CPUs it may run on, whether it moved to one of them for a flow's sake, and when.
+    home: CpuSet,
+    away: bool,
+    moved_ns: u64,
 }
 
 /// Run an agent until `stop` becomes true or it is told to end; its last status. `ready` is called
@@ -149,11 +155,23 @@ pub fn run(
     if let Some(name) = &config.netns {
         enter(name)?;
     }
+    prefer_this_thread();
     let mut agent = Agent::start(config)?;
     keep_only_needed_rights()?;
     ready();
     agent.serve(&stop)?;
     Ok(agent.status())
+}
+
+/// Run before others who want the CPU: an agent that waits for it loses packets, and an idle one
+/// needs none. Niceness would count within its session or control group only. Without the right
+/// to this (CAP_SYS_NICE) it goes on as it is.
+fn prefer_this_thread() {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `lowest` outlives the call; 0 is the calling thread.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &lowest);
+    }
 }
 
 /// Move the calling thread into a network namespace.
@@ -278,6 +296,10 @@ impl Agent {
             stalled_at: 0,
             inspected_ns: started_ns,
             namespace: identity(&config),
+            home: sched_getaffinity(Pid::from_raw(0))
+                .map_err(|error| system("cannot tell which CPUs to run on")(error.into()))?,
+            away: false,
+            moved_ns: 0,
             config,
         };
         agent.take_over()?;

@@ -10,8 +10,12 @@ use crate::key::{ETHERTYPE_CONTROL, Key, Side};
 use crate::shim::tap::VNET_HEADER;
 use crate::shim::{Outcome, Write};
 
-/// Frames read, and frames written, per side before the loop looks at anything else.
-const BATCH: usize = 256;
+/// Frames read per side before the loop looks at anything else. More than are written: what is
+/// read waits here, within bounds that abort a hold in time, and not in the TAP, which can only lose.
+const READ_BATCH: usize = 1024;
+/// Frames written before the loop looks at anything else; few, so that a flow's last packets are
+/// followed at once by those captured meanwhile, until there are none.
+const WRITE_BATCH: usize = 128;
 
 impl Agent {
     /// Take captured frames off one TAP.
@@ -19,7 +23,7 @@ impl Agent {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         let time = now(); // one for the batch: it ends up in figures only
-        for _ in 0..BATCH {
+        for _ in 0..READ_BATCH {
             // Room first: what is not read yet waits in the TAP's own queue.
             if self.endpoint.budget().half_full() && self.endpoint.has_writes() {
                 self.busy = true;
@@ -101,7 +105,7 @@ impl Agent {
     }
 
     pub(super) fn write_released(&mut self) -> Result<(), AgentError> {
-        for _ in 0..2 * BATCH {
+        for _ in 0..WRITE_BATCH {
             let Some((key, part, frame)) = self.endpoint.next_write() else {
                 break;
             };

@@ -1,13 +1,19 @@
 //! When a flow is free again, and which packets never will be.
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 use super::{Agent, AgentError, Wait, api, now, system};
 use crate::endpoint::State;
 use crate::key::Key;
+use crate::shim::shared::Count;
 
 /// Flows looked at in one turn for whether they have settled.
 const BATCH: usize = 512;
 /// A count that stands still for this long while nothing is queued has lost packets.
 const AUDIT_NS: u64 = 50_000_000;
+/// How long the agent stays on a CPU that it moved to.
+const STAY_NS: u64 = 5_000_000;
 
 impl Agent {
     /// Find flows that are free again, and packets that will never be.
@@ -25,6 +31,9 @@ impl Agent {
                 &answer,
             );
         }
+        if let Some(count) = self.endpoint.writes().and_then(|key| self.shim.count(key)) {
+            self.follow(&count, time);
+        }
         if self.settling.is_empty() {
             self.settling = self.endpoint.draining().into();
         }
@@ -37,6 +46,9 @@ impl Agent {
                 continue;
             };
             let quiet = time.saturating_sub(count.released_ns) > self.config.settle_us * 1_000;
+            if !quiet {
+                self.follow(&count, time);
+            }
             if count.outstanding <= 0 {
                 self.still.remove(&key);
                 // It may have been taken again since it was listed.
@@ -55,8 +67,32 @@ impl Agent {
         if self.endpoint.is_idle() {
             self.still.clear();
             self.shim.set_active(false);
+            self.move_home();
         }
         Ok(())
+    }
+
+    /// Release from the CPU on which the flow arrives. The programs let a flow on to the fast path
+    /// there, or when its last release is a while ago; without steering released packets come
+    /// in on *our* CPU, and a busy flow that arrives on another one leaves no such while.
+    fn follow(&mut self, count: &Count, time: u64) {
+        let there = count.released == 0 || count.cpu == count.captured_cpu;
+        if there || time.saturating_sub(self.moved_ns) < STAY_NS {
+            return;
+        }
+        self.moved_ns = time;
+        self.away = true;
+        let mut only = CpuSet::new();
+        // Where that is forbidden, or the CPU has gone, the flow settles in its first pause.
+        let _ = only
+            .set(count.captured_cpu as usize)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+    }
+
+    fn move_home(&mut self) {
+        if std::mem::take(&mut self.away) {
+            let _ = sched_setaffinity(Pid::from_raw(0), &self.home);
+        }
     }
 
     fn stands_still(&mut self, key: Key, captured: u64, released: u64, time: u64) -> bool {

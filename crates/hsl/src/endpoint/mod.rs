@@ -74,8 +74,10 @@ pub type Hook = Box<dyn FnMut(&Transition) + Send>;
 pub struct Endpoint {
     holds: BTreeMap<HoldId, Hold>,
     flows: HashMap<Key, FlowSide, FlowHash>,
-    /// Flow sides with something to write, each once, served in turn.
+    /// Flow sides with something to write, each once, the next one first.
     ready: VecDeque<Key>,
+    /// Packets that the first of them has written in a row.
+    turn: usize,
     strays: VecDeque<Stray>,
     /// A guarded flow whose last stray the shell is writing.
     unguard: Option<Key>,
@@ -98,6 +100,7 @@ impl Endpoint {
             holds: BTreeMap::new(),
             flows: HashMap::default(),
             ready: VecDeque::new(),
+            turn: 0,
             strays: VecDeque::new(),
             unguard: None,
             budget: Budget::new(limit),

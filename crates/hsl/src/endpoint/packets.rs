@@ -6,6 +6,9 @@ use super::{
 };
 use crate::key::{Key, Parsed};
 
+/// Packets that one flow may write in a row while others wait.
+const TURN: usize = 1024;
+
 impl Endpoint {
     /// A packet captured on its key's side. `frame` is what will be written again.
     pub fn on_frame(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
@@ -130,7 +133,7 @@ impl Endpoint {
                 });
                 return Disposition::SendOn;
             }
-            Duty::WriteOut if !waiting => {
+            Duty::WriteOut if !waiting && (id == 0 || part == Part::Stray) => {
                 if let Some(hold) = self.holds.get_mut(&id) {
                     hold.figures.released_packets += 1;
                 }
@@ -140,6 +143,10 @@ impl Endpoint {
                 let flow = self.flows.get_mut(&key).expect("inserted above");
                 let before = flow.queue.bytes();
                 let kept = flow.queue.push(part, frame, &mut self.budget);
+                if kept && row.duty == Duty::WriteOut && !flow.listed {
+                    flow.listed = true;
+                    self.ready.push_front(key);
+                }
                 kept.then(|| flow.queue.bytes() - before)
             }
         };
@@ -166,24 +173,42 @@ impl Endpoint {
         !self.ready.is_empty() || self.unguard.is_some()
     }
 
+    /// The flow whose packet is written next.
+    pub fn writes(&self) -> Option<&Key> {
+        self.ready.front()
+    }
+
     /// Take the next packet to be written to the function, and its flow. The one before must have
     /// been written by now.
+    ///
+    /// One flow after another, and one that was written out before first: the sooner nothing of a
+    /// flow is outstanding, the sooner the kernel lets it pass and stops capturing it. If all took
+    /// turns by the packet, and came faster than packets can be captured, none would ever be free.
+    /// After [`TURN`] packets the next flow has its turn, whatever is left.
     pub fn next_write(&mut self) -> Option<(Key, Part, Box<[u8]>)> {
         if let Some(key) = self.unguard.take() {
             self.unguard_if_written(&key);
         }
-        while let Some(key) = self.ready.pop_front() {
+        while let Some(key) = self.ready.front().copied() {
             let flow = self.flows.get_mut(&key).expect("listed flows exist");
-            flow.listed = false;
-            if flow.state != State::Releasing {
-                continue; // taken again
-            }
             let before = flow.queue.bytes();
-            let taken = flow.queue.pop(&mut self.budget);
+            let taken = if flow.state == State::Releasing {
+                flow.queue.pop(&mut self.budget)
+            } else {
+                None // taken again
+            };
             let freed = before - flow.queue.bytes();
-            if !flow.queue.is_empty() {
-                flow.listed = true;
-                self.ready.push_back(key);
+            self.turn += 1;
+            flow.listed = flow.state == State::Releasing && !flow.queue.is_empty();
+            if !flow.listed || self.turn >= TURN {
+                self.turn = 0;
+                self.ready.pop_front();
+                if flow.listed {
+                    self.ready.push_back(key);
+                }
+            }
+            if flow.state != State::Releasing {
+                continue;
             }
             if flow.guarded {
                 self.unguard = Some(key);

@@ -79,7 +79,7 @@ pub struct Count {
     pub cpu: u32,
     pub hash: u32,
     pub mark: u32,
-    pub zero: u32,
+    pub captured_cpu: u32,
     pub captured: u64,
     pub released: u64,
     pub overflowed: u64,
