@@ -73,6 +73,7 @@ def test_a_healthy_testbed_is_no_remains_of_a_crash(name: str) -> None:
         (["status", "--name", "not-there"], 1, "list them with 'flowferry testbed status'"),
         (["up", "--function", "nat"], 2, "is not one of"),
         (["up", "--instances", "many"], 2, "not a valid integer"),
+        (["up", "--instances", "0"], 2, "0 is not in the range"),
         (["sideways"], 2, "No such command"),
     ],
 )
@@ -93,6 +94,23 @@ def test_an_up_without_open_vswitch_says_so_and_leaves_nothing(
     assert "Open vSwitch is not installed" in done.stderr
     assert "make setup" in done.stderr
     assert not namespace.exists(f"{name}-h1")
+
+
+def test_a_run_directory_that_cannot_be_written_is_named(run_name: Callable[[], str]) -> None:
+    name = run_name()
+    script = 'mount -t tmpfs -o ro none /run && exec "$0" "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, FLOWFERRY, "testbed", "up", "--name", name],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: /run/flowferry/{name} cannot be made (Read-only file system);"
+        " make /run writable, for instance by mounting a tmpfs there\n"
+    )
 
 
 def test_doctor_finds_this_machine_fit() -> None:

@@ -45,3 +45,10 @@ def test_every_command_that_is_installed_loads() -> None:
     context = click.Context(cli.main)
     for name in cli.main.list_commands(context):
         assert isinstance(cli.main.get_command(context, name), click.Command)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "65"])
+def test_a_number_of_instances_that_cannot_be_is_wrong_usage(count: str) -> None:
+    result = CliRunner().invoke(cli.main, ["testbed", "up", "--instances", count])
+    assert result.exit_code == 2
+    assert f"{count} is not in the range 1<=x<=64" in result.stderr

@@ -1,6 +1,7 @@
 """`flowferry bench`: run experiments; table, CSV, JSON, picture."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flowferry.bench.report import Report
 from flowferry.bench.settings import Settings
 from flowferry.hsl import HslError
 from flowferry.probe import ProbeError
-from flowferry.testbed import TestbedError
+from flowferry.testbed import TestbedError, preflight
 
 ALL, LIST = "all", "list"
 
@@ -47,6 +48,7 @@ def bench(name: str, out: Path, quick: bool, only: str, passes: int | None, as_j
     chosen = list(EXPERIMENTS.values()) if name == ALL else [EXPERIMENTS[name]]
     reports = []
     try:
+        _require()
         with preferred():
             for experiment in chosen:
                 report = experiment.run(settings)
@@ -69,6 +71,13 @@ def bench(name: str, out: Path, quick: bool, only: str, passes: int | None, as_j
     missed = [case.title for report in reports for case in report.cases if case.met() is False]
     if missed:
         raise click.ClickException(f"missed: {'; '.join(missed)}; docs/benchmarks.md says why")
+
+
+def _require() -> None:
+    """Raise `TestbedError` for the first thing missing; no experiment needs a switch."""
+    preflight.require(without=["Open vSwitch"])
+    if shutil.which("iperf3") is None:
+        raise TestbedError("iperf3 is not installed", "run 'make setup', or install iperf3")
 
 
 def _show(report: Report, paths: list[Path]) -> None:

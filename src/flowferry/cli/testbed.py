@@ -15,7 +15,7 @@ from flowferry.testbed import Testbed, TestbedError, preflight
 from flowferry.testbed.functions import FUNCTIONS
 from flowferry.testbed.run import Run, names
 from flowferry.testbed.testbed import DEFAULT_NAME
-from flowferry.testbed.topology import PORT_TYPES
+from flowferry.testbed.topology import MAX_INSTANCES, PORT_TYPES
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +51,14 @@ def testbed() -> None:
 
 @testbed.command()
 @name_option
-@click.option("--instances", default=2, show_default=True, help="How many.", metavar="N")
+@click.option(
+    "--instances",
+    type=click.IntRange(1, MAX_INSTANCES),
+    default=2,
+    show_default=True,
+    help="How many.",
+    metavar="N",
+)
 @click.option(
     "--function",
     type=click.Choice(sorted(FUNCTIONS)),

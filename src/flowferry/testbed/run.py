@@ -72,8 +72,8 @@ class Run:
             )
         directory = ROOT / check_name(name)
         while True:
-            ROOT.mkdir(parents=True, exist_ok=True)
             try:
+                ROOT.mkdir(parents=True, exist_ok=True)
                 directory.mkdir()
             except FileNotFoundError:
                 continue  # another run was the last to go and took the root with it
@@ -81,6 +81,11 @@ class Run:
                 raise TestbedError(
                     f"a testbed named {name} exists already",
                     f"take it down with 'flowferry testbed down --name {name}' or use another name",
+                ) from None
+            except OSError as error:
+                raise TestbedError(
+                    f"{directory} cannot be made ({error.strerror})",
+                    f"make {ROOT.parent} writable, for instance by mounting a tmpfs there",
                 ) from None
             break
         run = cls(name, secrets.token_hex(16), failpoint)
