@@ -1,4 +1,4 @@
-"""The rules of layering (DESIGN §2), read off the sources.
+"""The rules of layering (docs/design.md §3), read off the sources.
 
 A protocol core gets time, randomness and input as arguments; a binding only converts; the command
 line and the benches use what any user could. Each rule is a row of the table; beside it stands a

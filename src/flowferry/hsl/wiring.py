@@ -1,7 +1,7 @@
 """The right `Config` for an instance of a `Testbed` or for the function of a `Chain`.
 
 A function that the kernel forwards gets the kernel shim on the instance's own interfaces; one that
-lives behind inner veth pairs gets the veth shim in front of them (DESIGN.md §4). A function that
+lives behind inner veth pairs gets the veth shim in front of them (docs/design.md §4). One that
 taps the instance's own interfaces (`forwarder-direct`) fits neither: packet sockets see a packet
 before the kernel shim does, and would see a captured one twice.
 """

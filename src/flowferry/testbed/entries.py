@@ -2,8 +2,8 @@
 
 Everything goes through the first instance, both ways. Any instance may send towards a host, so that
 a test can move a flow with one added entry, but broadcast and multicast come out of the first
-instance only: parallel instances must never close a loop (DESIGN §6). Frames of the control
-protocol never come from a host and never reach one (DESIGN §9).
+instance only: parallel instances must never close a loop (docs/testbed.md). Frames of the control
+protocol never come from a host and never reach one (docs/design.md §8).
 """
 
 from collections.abc import Sequence

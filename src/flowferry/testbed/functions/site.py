@@ -34,7 +34,7 @@ class Function(Protocol):
 
     @property
     def behind_veth(self) -> bool:
-        """Whether it lives in a namespace of its own behind inner veth pairs (DESIGN §4)."""
+        """Whether it has a namespace of its own behind inner veth pairs (docs/design.md §4)."""
 
     def start(self, site: Site) -> None:
         """Start it and return when it forwards. Raises `TestbedError`."""
