@@ -1,5 +1,5 @@
 //! The handover support layer: holds packets of live flows in front of an unmodified function
-//! and lets them go in order (DESIGN.md §4, SHarP §3.2, §3.4, §3.6).
+//! and lets them go in order (docs/design.md §4, SHarP §3.2, §3.4, §3.6).
 
 pub mod agent;
 pub mod endpoint;

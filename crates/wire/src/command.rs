@@ -4,7 +4,7 @@ use crate::numbered::numbered;
 use crate::tlv::Kind;
 
 numbered! {
-    /// What a control frame asks or reports (DESIGN §4, §5; SHarP §3.4).
+    /// What a control frame asks or reports (docs/design.md §4, §5; SHarP §3.4).
     ///
     /// 0x01 to 0x1f go from the controller to an instance, 0x20 to 0x3f from an instance to the
     /// controller, 0x40 to 0x5f never travel between the two.

@@ -1,4 +1,4 @@
-//! Flows: canonical, direction-free keys (DESIGN §1).
+//! Flows: canonical, direction-free keys (docs/design.md §1).
 //!
 //! Both directions of a conversation have one key: the smaller end stands first. A list that holds
 //! the ends the other way round is rejected, so that equal flows are always equal bytes.
@@ -69,7 +69,7 @@ pub enum Ends {
         /// Greater end.
         high: (Ipv6Addr, u16),
     },
-    /// Anything else, keyed by its addresses (DESIGN §4).
+    /// Anything else, keyed by its addresses (docs/design.md §1).
     Link {
         /// EtherType behind the VLAN tags.
         ethertype: u16,

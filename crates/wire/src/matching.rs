@@ -1,4 +1,4 @@
-//! Matches: the masked 5-tuple and VLAN tags of a rule (DESIGN §7, MATCH).
+//! Matches: the masked 5-tuple and VLAN tags of a rule (docs/design.md §6).
 //!
 //! A match reads from the upstream side and therefore has a direction, unlike a flow. Every match
 //! has one encoding: a field that is not looked at is absent, and bits outside a mask are zero. Two

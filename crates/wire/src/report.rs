@@ -16,7 +16,7 @@ numbered! {
 }
 
 numbered! {
-    /// A figure in a report (DESIGN §7, a handover's JSON).
+    /// A figure in a report (docs/design.md §6).
     Counter: u16 {
         /// Flows known or moved.
         Flows = 1 "flows",

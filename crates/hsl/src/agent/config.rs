@@ -45,10 +45,10 @@ pub struct Config {
     pub strays_listen: Option<String>,
     /// For tests: `TRANSITION:kill`, `TRANSITION:stop`, with `@N` for the Nth time.
     pub failpoint: Option<String>,
-    /// For tests: take a marker as it comes, without the flush (DESIGN.md §4).
+    /// For tests: take a marker as it comes, without the flush (docs/design.md §5).
     #[serde(default)]
     pub trust_markers: bool,
-    /// For tests: milliseconds that the agent does nothing after each capture of 1,000 frames.
+    /// For tests: milliseconds that the agent does nothing after each 100,000 captured frames.
     #[serde(default)]
     pub stall_ms: u64,
 }

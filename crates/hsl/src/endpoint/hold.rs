@@ -15,9 +15,9 @@ pub type HoldId = u64;
 pub enum Role {
     /// Keep the packets of every flow that matches.
     Capture,
-    /// Keep those of flows that this instance does not serve already (DESIGN.md §5, *prepare*).
+    /// Keep those of flows that this instance does not serve already (docs/design.md §5).
     Arm,
-    /// Send the packets after the flow: it has moved (DESIGN.md §5, *freeze*).
+    /// Send the packets after the flow: it has moved (docs/design.md §5, *freeze*).
     Stray,
 }
 
