@@ -1,15 +1,23 @@
 """Whatever is held arrives byte for byte, in order within its flow and once."""
 
+import hashlib
+import random
+import socket
+import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from frames_through import Through, kinds
+from frames_through import SO_RCVBUFFORCE, Through, kinds
+from markers import UDP_SEGMENT
 from numbered import until
 
 from flowferry.hsl import Agent, Client
+from flowferry.hsl.client import BOTH, Side
 from flowferry.hsl.wiring import config_for
+from flowferry.testbed import namespace
 from flowferry.testbed.bare import Chain
 
 Build = Callable[..., Chain]
@@ -94,3 +102,147 @@ def test_every_kind_of_frame_keeps_its_order_while_holds_come_and_go(
             ends.set()
             sender.join()
         through.got()
+
+
+ENOUGH = 50 << 20  # bytes
+
+
+class Transfer:
+    """A TCP connection from h1 to h2 that sends until it is told to end, and `ENOUGH` at least."""
+
+    def __init__(self, chain: Chain, family: socket.AddressFamily) -> None:
+        """Connect and begin."""
+        self.sent, self.received = hashlib.sha256(), hashlib.sha256()
+        self.bytes = 0
+        host = chain.hosts["h2"]
+        address = host.ip4 if family == socket.AF_INET else host.ip6
+        listener = namespace.call(
+            chain.namespaces["h2"], lambda: socket.create_server((address, 9000), family=family)
+        )
+        self._out = namespace.call(
+            chain.namespaces["h1"], lambda: socket.create_connection((address, 9000), 10)
+        )
+        with listener:
+            self._in, _ = listener.accept()
+        self._in.settimeout(10)
+        self._ends = threading.Event()
+        self._pool = ThreadPoolExecutor()
+        self._work = [self._pool.submit(self._send), self._pool.submit(self._receive)]
+
+    def _send(self) -> None:
+        block = random.randbytes(1 << 20)
+        while self.bytes < ENOUGH or not self._ends.is_set():
+            block = block[1:] + block[:1]
+            self._out.sendall(block)
+            self.sent.update(block)
+            self.bytes += len(block)
+        self._out.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> None:
+        while chunk := self._in.recv(1 << 18):
+            self.received.update(chunk)
+
+    def end(self) -> None:
+        """Let it come to its end; raises what went wrong in between."""
+        self._ends.set()
+        for work in self._work:
+            work.result(timeout=20)
+        self._pool.shutdown()
+        self._out.close()
+        self._in.close()
+
+
+@both_shims
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+def test_tcp_with_offloads_comes_through_ten_holds(
+    netns_chain: Build, function: str, family: socket.AddressFamily
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    match = "tcp" if family == socket.AF_INET else "tcp6"
+    with Agent(config_for(chain)) as agent, agent.client() as client:
+        transfer = Transfer(chain, family)
+        sizes = []
+        for number in range(10):
+            before = captured(client)
+            sides: tuple[Side, ...] = ("upstream",) if number % 2 else BOTH
+            hold = client.hold(match, sides=sides)
+            until(lambda before=before: captured(client) > before, "segments are held")  # type: ignore[misc]
+            ended = finish(client, hold)
+            sizes.append(ended["captured_bytes_peak"] / ended["captured_packets"])
+        transfer.end()
+        assert transfer.bytes >= ENOUGH
+        assert transfer.received.digest() == transfer.sent.digest()
+        assert max(sizes) > 2 * 1500, sizes  # on average over the packets of a hold
+
+
+@both_shims
+@pytest.mark.parametrize("version", [4, 6])
+def test_udp_super_packets_come_through_a_hold(
+    netns_chain: Build, function: str, version: int
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    host, segment, segments, sends = chain.hosts["h2"], 1000, 20, 15
+    address = host.ip4 if version == 4 else host.ip6
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+
+    def open_sink() -> socket.socket:
+        one = socket.socket(family, socket.SOCK_DGRAM)
+        one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        one.bind((address, 7001))
+        one.settimeout(5)
+        return one
+
+    def open_source() -> socket.socket:
+        one = socket.socket(family, socket.SOCK_DGRAM)
+        one.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+        one.connect((address, 7001))
+        return one
+
+    with (
+        Agent(config_for(chain)) as agent,
+        agent.client() as client,
+        namespace.call(chain.namespaces["h2"], open_sink) as sink,
+        namespace.call(chain.namespaces["h1"], open_source) as source,
+    ):
+        due = []
+        for hold_number in range(3):
+            hold = client.hold("udp" if version == 4 else "udp6", sides=["upstream"])
+            before = captured(client)
+            for _ in range(sends):
+                pieces = [random.randbytes(segment) for _ in range(segments)]
+                source.send(b"".join(pieces))
+                due += pieces
+            until(lambda before=before: captured(client) >= before + sends, "all are held")  # type: ignore[misc]
+            ended = finish(client, hold)
+            assert ended["captured_packets"] == sends, "a super-packet is one packet"
+            assert ended["captured_bytes_peak"] > sends * segments * segment
+            start = hold_number * sends * segments
+            arrived = [sink.recv(2048) for _ in due[start:]]
+            assert arrived == due[start:]
+        sink.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            sink.recv(2048)
+
+
+@both_shims
+@pytest.mark.parametrize(("match", "version"), [("icmp", "-4"), ("icmp6", "-6")])
+def test_pings_of_1400_bytes_come_through_holds(
+    netns_chain: Build, function: str, match: str, version: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    host = chain.hosts["h2"]
+    target = host.ip4 if version == "-4" else host.ip6
+    command = ["ping", version, "-c", "50", "-i", "0.01", "-s", "1400", "-W", "5", target]
+    with Agent(config_for(chain)) as agent, agent.client() as client:
+        pinging = chain.popen("h1", command, stdout=subprocess.PIPE, text=True)
+        holds: list[tuple[Side, ...]] = [("upstream",), ("downstream",), BOTH]
+        for sides in holds:
+            side = sides[0]
+            before = captured(client, side)
+            hold = client.hold(match, sides=sides)
+            until(lambda b=before, s=side: captured(client, s) > b + 2, "pings are held")  # type: ignore[misc]
+            finish(client, hold)
+        said, _ = pinging.communicate(timeout=10)
+    assert "50 packets transmitted, 50 received, 0% packet loss" in said, said
+    assert "DUP" not in said
+    assert "wrong data" not in said
