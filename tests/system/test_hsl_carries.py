@@ -5,12 +5,12 @@ import random
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from frames_through import SO_RCVBUFFORCE, Through, kinds
+from frames_through import SO_RCVBUFFORCE, UDP, Through, datagram6, fragment4, ip4, kinds, udp
 from markers import UDP_SEGMENT
 from numbered import until
 
@@ -246,3 +246,135 @@ def test_pings_of_1400_bytes_come_through_holds(
     assert "50 packets transmitted, 50 received, 0% packet loss" in said, said
     assert "DUP" not in said
     assert "wrong data" not in said
+
+
+def port(number: int) -> Callable[[int], bytes]:
+    """Datagrams to a port, from 10.9.0.1."""
+    return lambda n: ip4(UDP, udp(n, number))
+
+
+def flow_of(number: int) -> str:
+    """The flow of `port(number)`."""
+    return f"udp,nw_src=10.9.0.1,nw_dst=10.9.0.2,tp_src=6001,tp_dst={number}"
+
+
+class Rig:
+    """A chain with its agent, and frames through it."""
+
+    def __init__(self, client: Client, there: Through, back: Through) -> None:
+        """`there`: from h1 to h2."""
+        self.client, self.there, self.back = client, there, back
+
+    def held(self, count: int, side: str = "upstream") -> None:
+        """Wait until so many packets have been captured on a side in all; none more are."""
+        until(
+            lambda: captured(self.client, side) >= count,
+            lambda: f"{captured(self.client, side)} of {count} captured {side}",
+            timeout=5.0,
+        )
+        self.there.tap.drained()
+        assert captured(self.client, side) == count
+
+
+@pytest.fixture(params=SHIMS)
+def rig(request: pytest.FixtureRequest, netns_chain: Build) -> Iterator[Rig]:
+    """Hosts that say nothing, with either shim between them."""
+    chain = silent(netns_chain(function=request.param))
+    with (
+        Agent(config_for(chain)) as agent,
+        agent.client() as client,
+        Through(chain) as there,
+        Through(chain, "h2", "h1") as back,
+    ):
+        yield Rig(client, there, back)
+
+
+def test_a_hold_takes_what_it_names_and_nothing_else(rig: Rig) -> None:
+    hold = rig.client.hold("udp,tp_dst=7001")
+    for number in range(10):
+        rig.there.send("held", port(7001), [number])
+        rig.there.send("free", port(7002), [number])
+        rig.there.send("fragments", fragment4, [number])  # of datagrams to 7001
+        rig.there.send("ipv6", datagram6, [number])
+    rig.there.got("free", "fragments", "ipv6")
+    rig.held(10)
+    assert finish(rig.client, hold)["captured_packets"] == 10
+    rig.there.got()
+
+
+def test_a_hold_without_ports_takes_fragments_as_a_flow_of_their_own(rig: Rig) -> None:
+    hold = rig.client.hold("udp")
+    rig.there.send("fragments", fragment4, range(9))
+    rig.there.send("whole", port(7001), range(9))
+    rig.held(18)
+    assert rig.there.tap.total() == 0
+    ended = finish(rig.client, hold)
+    assert (ended["flows"], ended["captured_packets"]) == (2, 18)
+    rig.there.got()
+
+
+def test_what_is_excepted_passes(rig: Rig) -> None:
+    hold = rig.client.hold("udp", except_=["udp,tp_dst=7002", "udp,tp_dst=7003"])
+    for number in range(10):
+        for flow in ("7001", "7002", "7003", "7004"):
+            rig.there.send(flow, port(int(flow)), [number])
+    rig.there.got("7002", "7003")
+    rig.held(20)
+    finish(rig.client, hold)
+    rig.there.got()
+
+
+def test_a_hold_on_one_side_leaves_the_other_alone(rig: Rig) -> None:
+    hold = rig.client.hold("*", sides=["downstream"])
+    rig.there.send("there", port(7001), range(10))
+    rig.back.send("back", port(7001), range(10))
+    rig.there.got()
+    rig.held(10, "downstream")
+    rig.held(0, "upstream")
+    assert rig.back.tap.total() == 0
+    finish(rig.client, hold)
+    rig.back.got()
+
+
+def test_one_flow_is_released_while_the_hold_lasts(rig: Rig) -> None:
+    hold = rig.client.hold("udp")
+    rig.there.send("7001", port(7001), range(10))
+    rig.there.send("7002", port(7002), range(10))
+    rig.held(20)
+    rig.client.release(hold, flow_of(7001))
+    rig.there.got("7001")
+    rig.there.send("7001", port(7001), range(10, 20))
+    rig.there.got("7001")
+    rig.there.send("7002", port(7002), range(10, 20))
+    rig.there.got("7001")
+    assert rig.client.holds()[0]["state"] == "holding"
+    finish(rig.client, hold)
+    rig.there.got()
+
+
+def test_an_armed_side_takes_new_flows_only(rig: Rig) -> None:
+    rig.there.send("old", port(7001), range(10))
+    rig.there.got()
+    hold = rig.client.hold("udp", role="arm")
+    rig.there.send("old", port(7001), range(10, 20))
+    rig.there.send("new", port(7002), range(10))
+    rig.there.got("old")
+    rig.held(10)
+    finish(rig.client, hold)
+    rig.there.got()
+
+
+def test_an_alias_holds_the_way_back_under_its_other_headers(rig: Rig) -> None:
+    rig.client.alias(flow_of(7001), flow_of(7999))
+    hold = rig.client.hold(flow_of(7001))
+    rig.there.send("there", port(7001), range(10))
+    rig.there.send("other", port(7999), range(10))  # upstream, these are somebody else's
+    rig.back.send("back", port(7999), range(10))
+    rig.back.send("other", port(7001), range(10))
+    rig.there.got("other")
+    rig.back.got("other")
+    rig.held(10, "upstream")
+    rig.held(10, "downstream")
+    finish(rig.client, hold)
+    rig.there.got()
+    rig.back.got()
