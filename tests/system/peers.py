@@ -53,11 +53,14 @@ class Taker:
             (length,) = struct.unpack("!H", records.read(2))
             proof = Opener(self._keys, own=OWN).open_payload(records.read(length))
             assert proof.handover == number
+            taken = 0
             while head := records.read(5):
                 length, _side = struct.unpack("!IB", head)
                 frame = records.read(length - 1)
                 flow, datagram = NUMBER.unpack_from(frame, HEADERS)
                 self.numbers.setdefault(flow, []).append(datagram)
+                taken += 1
+                stream.sendall(struct.pack("!Q", taken))
 
     def close(self) -> None:
         """Take in nobody any more."""

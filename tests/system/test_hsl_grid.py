@@ -173,7 +173,7 @@ class Drive:
         # takes the release before it has seen that one.
         self.suspending = True
         self.agent.suspend()
-        for _ in range(300):
+        for _ in range(1300):
             self.traffic.send_of(0)
         self.traffic.send_of(1)
         client._socket.sendall(json.dumps({"op": "release", "id": hold}).encode() + b"\n")
@@ -237,7 +237,10 @@ class Drive:
             timeout=3,
         )
         self.traffic._drain()
-        assert accounted() == sent
+        # A dead agent may not have heard that its last strays were taken: lost is then said of more
+        # than was lost, never of less.
+        unheard = 0 if followers else number_in(self.taker.numbers)
+        assert sent <= accounted() <= sent + unheard
         assert arrivals.disorder() == []
         for flow, numbers in self.taker.numbers.items():
             assert numbers == sorted(set(numbers)), f"flow {flow} went on in disorder"

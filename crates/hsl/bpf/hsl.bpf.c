@@ -278,8 +278,7 @@ static __always_inline int capture(struct __sk_buff *skb, struct ff_control *ctl
 	}
 	if (!count)
 		count = count_of(key);
-	if (!count) {
-		ctl->tripped = 1;
+	if (!count) { /* nothing of it is held, so it overtakes nothing; the agent calls all off */
 		COUNT(table_full);
 		return -1;
 	}
@@ -323,7 +322,7 @@ static __always_inline int hold(struct __sk_buff *skb, struct ff_control *ctl,
 		return -1;
 	now = bpf_ktime_get_ns();
 	if (mode == FF_PASS && count->outstanding <= 0 &&
-	    (count->cpu == bpf_get_smp_processor_id() || now - count->released_ns > ctl->settle_ns))
+	    (count->cpu == bpf_get_smp_processor_id() || (__s64)(now - count->released_ns) > (__s64)ctl->settle_ns))
 		return -1;
 	return capture(skb, ctl, port, &p->key, count, now);
 }
@@ -430,14 +429,15 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 		port->outcome = FF_DISCARDED;
 		return TC_ACT_SHOT;
 	}
-	count = count_of(&p.key);
 	if (write == FF_WRITE_FORGET || write == FF_WRITE_LOSE) {
+		count = bpf_map_lookup_elem(&ff_counts, &p.key);
 		if (count)
 			__sync_fetch_and_add(&count->outstanding, -(__s64)port->amount);
 		if (write == FF_WRITE_LOSE)
 			COUNT_BY(lost, port->amount);
 		return TC_ACT_SHOT;
 	}
+	count = count_of(&p.key);
 	if (!count || stale(ctl, bpf_ktime_get_ns())) {
 		ctl->tripped = 1;
 		port->outcome = FF_DISCARDED;

@@ -17,15 +17,14 @@ impl Agent {
             self.next_client += 1;
         }
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            let client = self.clients.get_mut(&id).expect("listed above");
-            let lines = client.receive();
-            let there = client.flush();
-            let Some(lines) = lines.filter(|_| there) else {
-                self.clients.remove(&id);
-                self.waits.retain(|(client, _)| *client != id);
+            // An earlier client's command may have shown that this one has gone.
+            let Some(client) = self.clients.get_mut(&id) else {
                 continue;
             };
+            let lines = client.receive();
             for line in lines.iter().filter(|line| !line.is_empty()) {
+                // What was captured until now is read before anything is called over.
+                self.busy = true;
                 let answer = match serde_json::from_str(line) {
                     Ok(request) => self.carry_out(id, request),
                     Err(error) => Some(api::failure(format!(
@@ -36,6 +35,13 @@ impl Agent {
                 if let Some(answer) = answer {
                     self.send(id, &answer);
                 }
+            }
+            if self
+                .clients
+                .get_mut(&id)
+                .is_some_and(|client| client.has_gone())
+            {
+                self.drop_client(id);
             }
         }
         let time = now();
@@ -54,8 +60,13 @@ impl Agent {
             .get_mut(&client)
             .is_some_and(|client| !client.send(answer))
         {
-            self.clients.remove(&client);
+            self.drop_client(client);
         }
+    }
+
+    fn drop_client(&mut self, id: u64) {
+        self.clients.remove(&id);
+        self.waits.retain(|(client, _)| *client != id);
     }
 
     /// Answer and strike out the waits that `over` picks.
@@ -186,8 +197,11 @@ impl Agent {
                 .collect::<Result<_, String>>()?,
             sides,
         };
-        let free = self.endpoint.holds().map(|hold| hold.id).max().unwrap_or(0) + 1;
-        let id = id.unwrap_or(free);
+        let taken: std::collections::BTreeSet<HoldId> =
+            self.endpoint.holds().map(|hold| hold.id).collect();
+        let highest = taken.last().copied().unwrap_or(0);
+        let free = || (highest.wrapping_add(1).max(1)..).find(|id| !taken.contains(id));
+        let id = id.or_else(free).unwrap_or(1);
         if self.stopping.is_some() {
             return Err("the agent is ending; start it again first".to_owned());
         }

@@ -90,7 +90,8 @@ impl Flushes {
                 began_ns: now,
             },
         );
-        self.send(shim, id)?;
+        self.send(shim, id)
+            .inspect_err(|_| drop(self.under_way.remove(&id)))?;
         Ok(FlushId(id))
     }
 
@@ -151,7 +152,7 @@ impl Flushes {
     }
 
     /// Send again what has not come back; flushes that never will are given up and returned.
-    pub fn retry(&mut self, shim: &mut dyn Shim, now: u64) -> io::Result<Vec<FlushId>> {
+    pub fn retry(&mut self, shim: &mut dyn Shim, now: u64) -> Vec<FlushId> {
         let late: Vec<u64> = self
             .under_way
             .iter()
@@ -162,14 +163,13 @@ impl Flushes {
         for id in late {
             let flush = self.under_way.get_mut(&id).expect("listed above");
             flush.sent_ns = now;
-            if flush.missing.values().any(|attempts| *attempts >= ATTEMPTS) {
+            let tired = flush.missing.values().any(|attempts| *attempts >= ATTEMPTS);
+            if tired || self.send(shim, id).is_err() {
                 self.under_way.remove(&id);
                 given_up.push(FlushId(id));
-            } else {
-                self.send(shim, id)?;
             }
         }
-        Ok(given_up)
+        given_up
     }
 
     /// Whether any is under way.

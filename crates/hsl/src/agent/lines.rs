@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 
 const LONGEST_LINE: usize = 1 << 20;
+/// Commands of one client in one turn of the agent's loop.
+const LINES: usize = 64;
 const MOST_UNSENT: usize = 64 << 20;
 
 /// One client.
@@ -15,6 +17,8 @@ pub struct Lines {
     stream: UnixStream,
     input: Vec<u8>,
     output: VecDeque<u8>,
+    has_more: bool,
+    closed: bool,
     /// It wants to hear of every event.
     pub listens: bool,
 }
@@ -27,6 +31,8 @@ impl Lines {
             stream,
             input: Vec::new(),
             output: VecDeque::new(),
+            has_more: false,
+            closed: false,
             listens: false,
         })
     }
@@ -36,27 +42,45 @@ impl Lines {
         !self.output.is_empty()
     }
 
-    /// Complete lines that have arrived; `None` when the client has gone or misbehaves.
-    pub fn receive(&mut self) -> Option<Vec<String>> {
-        let mut chunk = [0; 65_536];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return None,
-                Ok(length) => self.input.extend(&chunk[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
-            if self.input.len() > LONGEST_LINE {
-                return None;
-            }
+    /// The next complete lines, at most [`LINES`]; what is left is for the next turn.
+    pub fn receive(&mut self) -> Vec<String> {
+        if !self.has_more {
+            self.read();
         }
         let mut lines = Vec::new();
-        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.input.drain(..=end).collect();
-            lines.push(String::from_utf8_lossy(&line).trim().to_owned());
+        let mut taken = 0;
+        while lines.len() < LINES
+            && let Some(end) = self.input[taken..].iter().position(|byte| *byte == b'\n')
+        {
+            let line = &self.input[taken..taken + end];
+            lines.push(String::from_utf8_lossy(line).trim().to_owned());
+            taken += end + 1;
         }
-        Some(lines)
+        self.input.drain(..taken);
+        self.has_more = lines.len() == LINES;
+        lines
+    }
+
+    /// One read a turn, so that no client keeps the agent from its packets.
+    fn read(&mut self) {
+        let mut chunk = [0; 65_536];
+        match self.stream.read(&mut chunk) {
+            Ok(length) if length > 0 => self.input.extend(&chunk[..length]),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            _ => self.closed = true,
+        }
+        self.closed |= self.input.len() > LONGEST_LINE;
+    }
+
+    /// Whether lines that have arrived still wait to be received.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Whether the client has gone, or misbehaved, and has nothing more to say.
+    pub fn has_gone(&mut self) -> bool {
+        !self.flush() || (self.closed && !self.has_more)
     }
 
     /// Queue one line; false when the client does not read and is to be dropped.

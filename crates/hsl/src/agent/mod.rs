@@ -122,6 +122,11 @@ pub struct Agent {
     waits: Vec<(u64, Wait)>,
     /// Flows whose settling is looked at next.
     settling: VecDeque<Key>,
+    /// The programs look at flows.
+    active: bool,
+    /// Overflow of flows that never got here, as far as it is counted.
+    unseen: HashMap<Key, u64>,
+    table_full: u64,
     /// Counts that stand still: (captured, released, since).
     still: HashMap<Key, (u64, u64, u64)>,
     buffer: Vec<u8>,
@@ -203,11 +208,8 @@ fn identity(config: &Config) -> Option<(u64, u64)> {
 
 fn random<const N: usize>() -> Result<[u8; N], AgentError> {
     let mut bytes = [0; N];
-    io::Read::read_exact(
-        &mut fs::File::open("/dev/urandom").map_err(system("cannot open /dev/urandom"))?,
-        &mut bytes,
-    )
-    .map_err(system("cannot read /dev/urandom"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| system("no random numbers from the kernel")(io::Error::other(error)))?;
     Ok(bytes)
 }
 
@@ -243,7 +245,6 @@ impl Agent {
             endpoint.set_hook(failpoint::parse(text).map_err(AgentError::Config)?);
         }
         let keys = read_keys(&config)?;
-        let listener = listen(&config)?;
         let peers = Peers {
             listener: listen_for_strays(&config, keys.is_some())?,
             takers: Vec::new(),
@@ -278,11 +279,14 @@ impl Agent {
             markers: BTreeMap::new(),
             trust,
             peers,
-            listener,
+            listener: listen(&config)?,
             clients: BTreeMap::new(),
             next_client: 1,
             waits: Vec::new(),
             settling: VecDeque::new(),
+            active: false,
+            unseen: HashMap::new(),
+            table_full: 0,
             still: HashMap::new(),
             buffer: vec![0; MAX_READ],
             busy: false,
@@ -303,6 +307,9 @@ impl Agent {
             config,
         };
         agent.take_over()?;
+        for side in Side::ALL {
+            agent.table_full += agent.shim.counters(side)?.table_full;
+        }
         Ok(agent)
     }
 
@@ -322,6 +329,7 @@ impl Agent {
             self.send_strays();
             self.take_strays()?;
             self.answer_clients()?;
+            self.act()?; // before counts are looked at: rules and treatments change them
             self.settle()?;
             self.act()?;
             if self.stopping.is_some() && self.endpoint.is_idle() {
@@ -366,7 +374,8 @@ impl Agent {
     }
 
     fn wait_for_work(&mut self) -> Result<(), AgentError> {
-        let pending = self.endpoint.has_writes() || self.busy;
+        let pending =
+            self.endpoint.has_writes() || self.busy || self.clients.values().any(Lines::has_more);
         let timeout = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
             (true, _) => PollTimeout::ZERO,
             (false, true) => PollTimeout::from(REST_MS),
@@ -390,13 +399,13 @@ impl Agent {
             };
             fds.push(PollFd::new(client.as_fd(), PollFlags::POLLIN | write));
         }
-        for sender in self
-            .peers
-            .senders
-            .values()
-            .filter(|sender| sender.unsent() > 0)
-        {
-            fds.push(PollFd::new(sender.as_fd(), PollFlags::POLLOUT));
+        for sender in self.peers.senders.values() {
+            let write = if sender.unsent() {
+                PollFlags::POLLOUT
+            } else {
+                PollFlags::empty()
+            };
+            fds.push(PollFd::new(sender.as_fd(), PollFlags::POLLIN | write));
         }
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
@@ -411,6 +420,7 @@ impl Agent {
                 Action::Rules(side, rules) => {
                     if !rules.is_empty() {
                         self.shim.set_active(true);
+                        self.active = true;
                     }
                     self.shim.set_rules(side, &rules)?;
                 }

@@ -4,7 +4,7 @@
 use flowferry_wire::Command;
 use serde_json::json;
 
-use super::{Agent, AgentError, Marker, Wait, api, flush, now, system};
+use super::{Agent, AgentError, Marker, Wait, api, flush, now};
 use crate::endpoint::{Disposition, Part};
 use crate::key::{ETHERTYPE_CONTROL, Key, Side};
 use crate::shim::tap::VNET_HEADER;
@@ -151,6 +151,15 @@ impl Agent {
                     }
                     std::thread::yield_now();
                 }
+                // Not a packet to the kernel: it alone is lost.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                    let why = "the kernel refused it as no packet";
+                    match what {
+                        Write::Stray => self.lose(&key, 1, why),
+                        _ => self.give_up(&key, 1, why),
+                    }
+                    return Ok(());
+                }
                 Err(_) => {
                     self.shim.trip();
                     if what == Write::Stray {
@@ -199,11 +208,12 @@ impl Agent {
             self.fenced(side, &marker, time);
             return Ok(());
         }
-        let id = self
-            .flushes
-            .begin(&mut *self.shim, side, time)
-            .map_err(system("cannot flush"))?;
-        self.markers.insert(id.0, marker);
+        match self.flushes.begin(&mut *self.shim, side, time) {
+            Ok(id) => {
+                self.markers.insert(id.0, marker);
+            }
+            Err(error) => self.fence_failed(&marker, &error.to_string()),
+        }
         Ok(())
     }
 
@@ -220,6 +230,16 @@ impl Agent {
             |wait| matches!(wait, Wait::Flush { id } if *id == flushed.id),
             &answer,
         );
+    }
+
+    /// Nobody may rely on this marker.
+    pub(super) fn fence_failed(&mut self, marker: &Marker, why: &str) {
+        self.publish(&json!({
+            "event": "fence_failed",
+            "handover": marker.handover,
+            "sequence": marker.sequence,
+            "why": why,
+        }));
     }
 
     /// No packet sent before the marker can arrive any more.

@@ -11,6 +11,10 @@ use crate::key::Key;
 use crate::shim::Write;
 use crate::shim::tap::VNET_HEADER;
 
+/// Connections that have not proven themselves, and connections in all.
+const STRANGERS: usize = 16;
+const TAKERS: usize = 256;
+
 /// The agent's ends of the stray streams.
 pub(super) struct Peers {
     pub(super) listener: Option<TcpListener>,
@@ -20,6 +24,11 @@ pub(super) struct Peers {
 }
 
 impl Agent {
+    /// Whether strays are on their way: their flows stand still though nothing is lost.
+    pub(super) fn strays_under_way(&self) -> bool {
+        self.endpoint.has_strays() || self.peers.senders.values().any(|sender| !sender.is_idle())
+    }
+
     pub(super) fn send_strays(&mut self) {
         while self.peers.senders.values().all(strays::Sender::has_room) {
             let Some(stray) = self.endpoint.next_stray() else {
@@ -31,25 +40,29 @@ impl Agent {
                 None => self.lose_stray(&stray),
             }
         }
-        let mut sent = Vec::new();
+        let mut taken = Vec::new();
         let mut broken = Vec::new();
         for (address, sender) in &mut self.peers.senders {
-            if let Err(error) = sender.flush(&mut sent) {
+            if let Err(error) = sender.flush(&mut taken) {
                 broken.push((address.clone(), error.to_string()));
             }
         }
-        // Only now: had we died before, they would have counted as lost.
-        for stray in sent.iter().filter(|stray| stray.part == Part::Captured) {
-            if self.shim.forget(&stray.key, 1).is_err() {
-                self.shim.trip();
-            }
-        }
+        self.forget_taken(&taken);
         for (address, error) in broken {
             let sender = self.peers.senders.remove(&address);
-            for stray in sender.into_iter().flat_map(strays::Sender::into_unsent) {
+            for stray in sender.into_iter().flat_map(strays::Sender::into_untaken) {
                 self.lose_stray(&stray);
             }
             self.publish(&json!({ "event": "peer_lost", "peer": address, "error": error }));
+        }
+    }
+
+    /// Only now: until they are taken they count as lost if we die.
+    pub(super) fn forget_taken(&mut self, taken: &[Stray]) {
+        for stray in taken.iter().filter(|stray| stray.part == Part::Captured) {
+            if self.shim.forget(&stray.key, 1).is_err() {
+                self.shim.trip();
+            }
         }
     }
 
@@ -61,33 +74,51 @@ impl Agent {
         }
     }
 
+    /// Let in a few connections at most: whoever they are, they must not use us up.
+    fn greet_peers(&mut self) {
+        let Some(listener) = &self.peers.listener else {
+            return;
+        };
+        while let Ok((stream, _)) = listener.accept() {
+            let strangers = self
+                .peers
+                .takers
+                .iter()
+                .filter(|taker| !taker.is_trusted())
+                .count();
+            if strangers >= STRANGERS || self.peers.takers.len() >= TAKERS {
+                continue; // closed at once
+            }
+            let Ok(number) = random().map(u64::from_ne_bytes) else {
+                continue;
+            };
+            if let Ok(taker) = strays::Taker::greet(stream, self.config.instance.id, number, now())
+            {
+                self.peers.takers.push(taker);
+            }
+        }
+    }
+
     pub(super) fn take_strays(&mut self) -> Result<(), AgentError> {
+        self.greet_peers();
         let Some(trust) = &mut self.trust else {
             return Ok(());
         };
-        if let Some(listener) = &self.peers.listener {
-            while let Ok((stream, _)) = listener.accept() {
-                let number = u64::from_ne_bytes(random()?);
-                if let Ok(taker) = strays::Taker::greet(stream, self.config.instance.id, number) {
-                    self.peers.takers.push(taker);
-                }
-            }
-        }
+        let time = now();
         let mut arrived = Vec::new();
         self.peers.takers.retain_mut(|taker| {
-            match taker.receive(&trust.keys, &mut trust.streams) {
-                Ok(packets) => {
-                    arrived.extend(packets);
-                    true
-                }
-                Err(_) => false,
-            }
+            let Ok(packets) = taker.receive(&trust.keys, &mut trust.streams, time) else {
+                return false;
+            };
+            arrived.extend(packets);
+            taker.acknowledge().is_ok()
         });
         for (side, frame) in arrived {
-            let Some(packet) = frame
+            let parsed = frame
                 .get(VNET_HEADER..)
-                .and_then(|bytes| Key::parse(bytes, side))
-            else {
+                .and_then(|bytes| Key::parse(bytes, side));
+            let Some(packet) = parsed else {
+                self.lost += 1;
                 continue;
             };
             match self.endpoint.on_follower(&packet, &frame, now()) {

@@ -6,7 +6,8 @@
 
 use serde_json::json;
 
-use super::{Agent, AgentError, now, system};
+use super::{Agent, AgentError, now};
+use crate::endpoint::Part;
 use crate::key::{Key, Side};
 use crate::shim::tap::VNET_HEADER;
 
@@ -43,16 +44,16 @@ impl Agent {
     fn reset(&mut self, why: &str) -> Result<u64, AgentError> {
         self.shim.trip();
         self.shim.repair().inspect_err(|_| self.count_all_lost())?;
-        self.come_through()?;
+        self.come_through();
+        self.end_streams(why);
         let mut outstanding: Vec<(Key, u64)> = Vec::new();
         for (key, count) in self.shim.counts() {
             let late = count.outstanding.max(0) as u64;
-            if late > 0 {
-                self.shim
-                    .lose(&key, late as u32)
-                    .map_err(system("writing to the TAP"))?;
+            if late > 0 && self.shim.lose(&key, late as u32).is_err() {
+                self.shim.trip(); // the TAP went again; these are counted here all the same
             }
-            outstanding.push((key, late + count.overflowed));
+            let told = self.unseen.remove(&key).unwrap_or(0);
+            outstanding.push((key, late + count.overflowed - told));
         }
         let time = now();
         let lost = self.endpoint.discard(&outstanding, why, time);
@@ -65,16 +66,33 @@ impl Agent {
         Ok(lost)
     }
 
+    /// Strays that the other end has not taken will not be sent any more. Those captured here are
+    /// outstanding still; followers are known only here.
+    fn end_streams(&mut self, why: &str) {
+        for mut sender in std::mem::take(&mut self.peers.senders).into_values() {
+            let mut taken = Vec::new();
+            let _ = sender.collect(&mut taken); // what a broken stream no longer says is lost
+            self.forget_taken(&taken);
+            for stray in sender.into_untaken() {
+                if stray.part == Part::Stray {
+                    self.lose(&stray.key, 1, why);
+                }
+            }
+        }
+    }
+
     /// Flush both sides and throw away what is read meanwhile; its count stays outstanding.
-    fn come_through(&mut self) -> Result<(), AgentError> {
+    fn come_through(&mut self) {
         let began = now();
         for side in Side::ALL {
-            self.flushes
-                .begin(&mut *self.shim, side, began)
-                .map_err(system("cannot flush"))?;
+            if let Err(error) = self.flushes.begin(&mut *self.shim, side, began) {
+                eprintln!(
+                    "flowferry hsl: cannot flush {side} ({error}); counts may be a few short"
+                );
+            }
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        while !self.flushes.is_empty() && now() - began < PATIENCE_NS {
+        loop {
             let mut any = false;
             for side in Side::ALL {
                 while let Ok(Some(length)) = self.shim.read(side, &mut buffer) {
@@ -87,14 +105,14 @@ impl Agent {
                 }
             }
             if !any {
+                if self.flushes.is_empty() || now() - began > PATIENCE_NS {
+                    break;
+                }
                 std::thread::yield_now();
-                self.flushes
-                    .retry(&mut *self.shim, now())
-                    .map_err(system("cannot flush"))?;
+                self.flushes.retry(&mut *self.shim, now());
             }
         }
         self.buffer = buffer;
-        Ok(())
     }
 
     /// The interfaces are gone, and the function with them: say what that cost.

@@ -3,7 +3,8 @@
 //! The taker greets with its instance id and a random number; the sender answers with a sealed
 //! control message about that number (`query`, the number as handover id), which shows that it
 //! has the deployment's key. Then come packets: length (4 bytes, network order, of side and
-//! frame), side (1 byte), frame with its virtio header. The stream is not encrypted; it belongs
+//! frame), side (1 byte), frame with its virtio header. The taker answers with the number of
+//! packets it has taken so far (8 bytes, network order): only then are they its to lose. The stream is not encrypted; it belongs
 //! on a management network of its own until TLS is configured there.
 
 use std::collections::VecDeque;
@@ -21,16 +22,20 @@ use crate::shim::tap::MAX_READ;
 const GREETING: usize = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes that may wait for the socket; what is beyond stays in the endpoint's bounded buffer.
-const UNSENT: usize = 1 << 20;
+/// Bytes that may be under way; what is beyond stays in the endpoint's bounded buffer.
+const UNDER_WAY: usize = 4 << 20;
 
 /// The sending end.
 pub struct Sender {
     stream: TcpStream,
+    /// Sent or to be sent, and not acknowledged.
     records: VecDeque<(Stray, Vec<u8>)>,
-    unsent: usize,
-    /// Bytes of the first record that are sent.
+    bytes: usize,
+    /// The first `sent` records are sent wholly, and `at` bytes of the next.
+    sent: usize,
     at: usize,
+    acknowledged: u64,
+    answers: Vec<u8>,
 }
 
 impl Sender {
@@ -56,14 +61,17 @@ impl Sender {
         Ok(Sender {
             stream,
             records: VecDeque::new(),
-            unsent: 0,
+            bytes: 0,
+            sent: 0,
             at: 0,
+            acknowledged: 0,
+            answers: Vec::new(),
         })
     }
 
     /// Whether another packet may be queued.
     pub fn has_room(&self) -> bool {
-        self.unsent < UNSENT
+        self.bytes < UNDER_WAY
     }
 
     /// Queue a packet.
@@ -71,37 +79,78 @@ impl Sender {
         let mut record = (stray.frame.len() as u32 + 1).to_be_bytes().to_vec();
         record.push(stray.key.side() as u8);
         record.extend(&stray.frame);
-        self.unsent += record.len();
+        self.bytes += record.len();
         self.records.push_back((stray, record));
     }
 
-    /// Bytes that wait to be sent.
-    pub fn unsent(&self) -> usize {
-        self.unsent
+    /// Whether something waits to be sent.
+    pub fn unsent(&self) -> bool {
+        self.sent < self.records.len()
     }
 
-    /// Send what the socket takes; the packets that are wholly sent now.
-    pub fn flush(&mut self, sent: &mut Vec<Stray>) -> io::Result<()> {
-        while let Some((_, record)) = self.records.front() {
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Send what the socket takes; the packets that the other end has taken.
+    pub fn flush(&mut self, taken: &mut Vec<Stray>) -> io::Result<()> {
+        while let Some((_, record)) = self.records.get(self.sent) {
             match self.stream.write(&record[self.at..]) {
-                Ok(length) => {
-                    self.at += length;
-                    self.unsent -= length;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Ok(length) => self.at += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            if self.at == self.records[0].1.len() {
+            if self.at == record.len() {
                 self.at = 0;
-                sent.extend(self.records.pop_front().map(|(stray, _)| stray));
+                self.sent += 1;
+            }
+        }
+        self.collect(taken)
+    }
+
+    /// Read what the other end has taken; nothing is sent.
+    pub fn collect(&mut self, taken: &mut Vec<Stray>) -> io::Result<()> {
+        self.read_answers()?;
+        while let Some((answer, rest)) = self.answers.split_first_chunk::<8>() {
+            let number = u64::from_be_bytes(*answer);
+            let news = number.wrapping_sub(self.acknowledged) as usize;
+            if news > self.sent {
+                return Err(io::Error::other(
+                    "an acknowledgement of what was never sent",
+                ));
+            }
+            self.answers = rest.to_vec();
+            self.acknowledged = number;
+            self.sent -= news;
+            for (stray, record) in self.records.drain(..news) {
+                self.bytes -= record.len();
+                taken.push(stray);
             }
         }
         Ok(())
     }
 
-    /// The packets that were never wholly sent.
-    pub fn into_unsent(self) -> impl Iterator<Item = Stray> {
+    fn read_answers(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 4096];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                self.answers.extend(&chunk[..length]);
+                Ok(())
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The packets that the other end never took.
+    pub fn into_untaken(self) -> impl Iterator<Item = Stray> {
         self.records.into_iter().map(|(stray, _)| stray)
     }
 }
@@ -118,11 +167,18 @@ pub struct Taker {
     number: u64,
     trusted: bool,
     input: Vec<u8>,
+    greeted_ns: u64,
+    taken: u64,
+    told: u64,
+    unanswered: VecDeque<u8>,
 }
+
+/// How long a connection may take to prove that it belongs to us.
+const PROOF_NS: u64 = 2_000_000_000;
 
 impl Taker {
     /// Greet an accepted connection. `number` must be unpredictable.
-    pub fn greet(mut stream: TcpStream, own: u32, number: u64) -> io::Result<Taker> {
+    pub fn greet(mut stream: TcpStream, own: u32, number: u64, now: u64) -> io::Result<Taker> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let mut greeting = own.to_be_bytes().to_vec();
@@ -133,7 +189,32 @@ impl Taker {
             number,
             trusted: false,
             input: Vec::new(),
+            greeted_ns: now,
+            taken: 0,
+            told: 0,
+            unanswered: VecDeque::new(),
         })
+    }
+
+    /// Whether it may send packets.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Say that all packets received so far are taken.
+    pub fn acknowledge(&mut self) -> io::Result<()> {
+        if self.unanswered.is_empty() && self.told != self.taken {
+            self.told = self.taken;
+            self.unanswered.extend(self.taken.to_be_bytes());
+        }
+        while !self.unanswered.is_empty() {
+            match self.stream.write(self.unanswered.as_slices().0) {
+                Ok(length) => drop(self.unanswered.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Packets that have arrived, in order; an error when the stream is to be closed.
@@ -141,7 +222,11 @@ impl Taker {
         &mut self,
         keys: &KeyRing,
         opener: &mut Opener,
+        now: u64,
     ) -> io::Result<Vec<(Side, Vec<u8>)>> {
+        if !self.trusted && now - self.greeted_ns > PROOF_NS {
+            return Err(ErrorKind::TimedOut.into());
+        }
         let mut chunk = [0; 65_536];
         let mut closed = false;
         loop {
@@ -181,6 +266,7 @@ impl Taker {
             };
             packets.push((Side::ALL[usize::from(*side)], frame.to_vec()));
         }
+        self.taken += packets.len() as u64;
         self.input.drain(..at);
         if self.input.len() > 2 * MAX_READ {
             return Err(io::Error::other("a record that is too long"));

@@ -153,6 +153,7 @@ impl Endpoint {
             figures,
             error: None,
             flows_left: 0,
+            told_half_full: false,
         };
         // Flows still on their way out of an earlier hold are taken at once.
         let packets = self.flows.iter().map(|(key, flow)| flow.packet(key));
@@ -291,33 +292,43 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Half full: let the hold that keeps most go, in order.
+    /// Half full: let the hold that keeps most go, in order; of strays only say so.
     pub(super) fn relieve(&mut self, now: u64) {
         let holding = self
             .holds
             .values()
             .filter(|hold| hold.state == HoldState::Holding);
-        let kept: usize = holding.clone().map(|hold| hold.figures.kept_bytes).sum();
-        if kept <= self.budget.limit / 2 {
+        let kept = |hold: &Hold| {
+            hold.figures.kept_bytes + self.sending.get(&hold.id).copied().unwrap_or(0)
+        };
+        if holding.clone().map(kept).sum::<usize>() <= self.budget.limit / 2 {
             return; // what is too much is on its way out already
         }
-        let Some(fullest) = holding
-            .max_by_key(|hold| hold.figures.kept_bytes)
-            .map(|hold| hold.id)
-        else {
+        let Some(fullest) = holding.max_by_key(|hold| kept(hold)) else {
             return;
         };
-        self.actions.push(Action::Notice(Notice::HalfFull {
-            hold: fullest,
-            used: self.budget.used(),
-            limit: self.budget.limit,
-        }));
+        let (id, strays) = (fullest.id, fullest.spec.role == Role::Stray);
+        let told = strays && fullest.told_half_full;
+        if !told {
+            self.actions.push(Action::Notice(Notice::HalfFull {
+                hold: id,
+                used: self.budget.used(),
+                limit: self.budget.limit,
+            }));
+        }
+        if strays {
+            // What was sent on before is ahead of what is here: to let it go here would be out of
+            // order. Whoever leads the handover has to call it off.
+            if let Some(hold) = self.holds.get_mut(&id) {
+                hold.told_half_full = true;
+            }
+            return;
+        }
         let why = format!(
             "the buffer of {} bytes was half full; raise `buffer_bytes` or move fewer flows at once",
             self.budget.limit
         );
-        self.abort(fullest, &why, now)
-            .expect("the hold is in force");
+        self.abort(id, &why, now).expect("the hold is in force");
     }
 
     pub(super) fn publish_rules(&mut self) {

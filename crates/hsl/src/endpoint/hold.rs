@@ -121,6 +121,8 @@ pub struct Hold {
     pub error: Option<String>,
     /// Flow sides in its hands.
     pub(super) flows_left: usize,
+    /// Its strays fill half the buffer, and this was said.
+    pub(super) told_half_full: bool,
 }
 
 impl Hold {

@@ -79,6 +79,8 @@ pub struct Endpoint {
     /// Packets that the first of them has written in a row.
     turn: usize,
     strays: VecDeque<Stray>,
+    /// Bytes of `strays`, by hold.
+    sending: HashMap<HoldId, usize>,
     /// A guarded flow whose last stray the shell is writing.
     unguard: Option<Key>,
     budget: Budget,
@@ -102,6 +104,7 @@ impl Endpoint {
             ready: VecDeque::new(),
             turn: 0,
             strays: VecDeque::new(),
+            sending: HashMap::new(),
             unguard: None,
             budget: Budget::new(limit),
             treated: HashMap::new(),
@@ -265,6 +268,26 @@ impl Endpoint {
         total
     }
 
+    /// Whether a hold has no flow left and only waits for [`Endpoint::sweep`].
+    pub fn is_ending(&self) -> bool {
+        self.holds
+            .values()
+            .any(|hold| hold.state == HoldState::Releasing && hold.flows_left == 0)
+    }
+
+    /// Packets were lost of a flow that never got here: the hold that is ending over it is told.
+    pub fn lost_unseen(&mut self, key: &Key, packets: u64, why: &str) {
+        let releasing = |hold: &&Hold| {
+            hold.state == HoldState::Releasing && hold.spec.sides.contains(&key.side())
+        };
+        let holds = self.holds.values().filter(releasing);
+        let id = holds
+            .clone()
+            .find(|hold| hold.spec.names(key))
+            .map_or(0, |hold| hold.id);
+        self.lost_of(id, packets, why);
+    }
+
     /// Let holds end whose flows are all free. To be called when both TAPs have been read empty
     /// since the last command, so that no captured packet is unknown here.
     pub fn sweep(&mut self, now: u64) {
@@ -336,16 +359,19 @@ impl Endpoint {
     fn send_on(&mut self, key: Key) {
         let flow = self.flows.get_mut(&key).expect("the caller has it");
         let (id, bytes) = (flow.hold, flow.queue.bytes());
-        let mut sent = 0;
+        let mut moved = Vec::new();
         while let Some((part, frame)) = flow.queue.pop(&mut self.budget) {
+            moved.push((part, frame));
+        }
+        let sent = moved.len() as u64;
+        for (part, frame) in moved {
             self.budget.take(&frame); // fits: it was just given back
-            self.strays.push_back(Stray {
+            self.queue_stray(Stray {
                 hold: id,
                 key,
                 part,
                 frame,
             });
-            sent += 1;
         }
         if let Some(hold) = self.holds.get_mut(&id) {
             hold.figures.kept_bytes -= bytes;

@@ -125,7 +125,7 @@ impl Endpoint {
                 if !kept {
                     return Disposition::Lost;
                 }
-                self.strays.push_back(Stray {
+                self.queue_stray(Stray {
                     hold: id,
                     key,
                     part,
@@ -242,6 +242,19 @@ impl Endpoint {
     pub fn next_stray(&mut self) -> Option<Stray> {
         let stray = self.strays.pop_front()?;
         self.budget.give(&stray.frame);
+        if let Some(bytes) = self.sending.get_mut(&stray.hold) {
+            *bytes -= stray.frame.len();
+        }
         Some(stray)
+    }
+
+    /// Whether packets wait to be sent on.
+    pub fn has_strays(&self) -> bool {
+        !self.strays.is_empty()
+    }
+
+    pub(super) fn queue_stray(&mut self, stray: Stray) {
+        *self.sending.entry(stray.hold).or_default() += stray.frame.len();
+        self.strays.push_back(stray);
     }
 }

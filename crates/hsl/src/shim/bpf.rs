@@ -79,6 +79,14 @@ pub enum BpfError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another agent has them.
+    #[error(
+        "another agent stands in front of these interfaces (it holds {path}); stop it first, or choose other `pins`"
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The TAP could not be made.
     #[error("cannot make the TAP {name}: {source}; /dev/net/tun and CAP_NET_ADMIN are needed")]
     Tap {

@@ -93,9 +93,16 @@ impl Tap {
         })
     }
 
-    /// Whether the device still is there under its name.
+    /// Whether the device still is there under its name, and up.
     pub fn is_alive(&self) -> bool {
+        let flags = || -> io::Result<libc::c_short> {
+            let mut request = interface_request(&self.name)?;
+            interface_ioctl(&control_socket()?, libc::SIOCGIFFLAGS, &mut request)?;
+            // SAFETY: SIOCGIFFLAGS filled this member in.
+            Ok(unsafe { request.ifr_ifru.ifru_flags })
+        };
         if_nametoindex(self.name.as_str()).is_ok_and(|index| index == self.index)
+            && flags().is_ok_and(|flags| libc::c_int::from(flags) & libc::IFF_UP != 0)
     }
 
     /// Read one frame with its header into `buffer`; `None` when none is waiting.

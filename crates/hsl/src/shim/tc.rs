@@ -1,8 +1,11 @@
 //! The `kernel` and `veth` shims: BPF programs at the ingress of the instance's own interfaces.
 
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::bpf::{Attachment, BpfError, Interfaces, Programs};
 use super::shared::{Count, Counters, Flow, Mode, Rule};
@@ -24,7 +27,10 @@ pub struct Clocks {
 /// Either BPF shim; which one, the interfaces say.
 pub struct TcShim {
     programs: Programs,
-    taps: [Tap; 2],
+    /// `None` only while one is being made anew.
+    taps: [Option<Tap>; 2],
+    /// Held for as long as this shim is: one agent an instance.
+    _lock: Flock<File>,
     clocks: Clocks,
 }
 
@@ -39,42 +45,71 @@ impl TcShim {
         clocks: Clocks,
         marks: (u32, u32),
     ) -> Result<TcShim, BpfError> {
+        let lock = lock(pins)?;
+        let names = interfaces.clone();
         let mut programs = Programs::attach(interfaces, attachment, pins, table_size)?;
+        let first = programs.control.epoch() == 0;
         programs.control.trip();
         programs.control.set_marks(marks.0, marks.1);
-        let taps = [
-            programs.open_tap(Side::Upstream)?,
-            programs.open_tap(Side::Downstream)?,
-        ];
+        let taps = Side::ALL.map(|side| programs.open_tap(side));
+        let [Ok(upstream), Ok(downstream)] = taps else {
+            if first {
+                let _ = Programs::detach(&names, pins); // what failed is said below
+            }
+            return Err(taps.into_iter().find_map(Result::err).expect("one of them"));
+        };
         Ok(TcShim {
             programs,
-            taps,
+            taps: [Some(upstream), Some(downstream)],
             clocks,
+            _lock: lock,
         })
     }
 }
 
+/// Take hold of a directory of pins, or say who has it.
+fn lock(pins: &Path) -> Result<Flock<File>, BpfError> {
+    let failed = |source| BpfError::Pin {
+        path: pins.to_owned(),
+        source,
+    };
+    fs::create_dir_all(pins).map_err(failed)?;
+    let directory = File::open(pins).map_err(failed)?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::Error::EWOULDBLOCK => BpfError::Taken {
+            path: pins.to_owned(),
+        },
+        error => failed(error.into()),
+    })
+}
+
 impl TcShim {
+    fn tap(&self, side: Side) -> &Tap {
+        self.taps[side.index()]
+            .as_ref()
+            .expect("there but during a repair")
+    }
+
     fn take_back(&mut self, key: &Key, packets: u32, what: Write) -> io::Result<()> {
         let mut frame = vec![0; VNET_HEADER];
         frame.extend(key.to_frame());
         self.programs.control.announce(key.side(), what, packets);
-        self.taps[key.side().index()].write(&frame)
+        self.tap(key.side()).write(&frame)
     }
 }
 
 impl Shim for TcShim {
     fn readable(&self, side: Side) -> BorrowedFd<'_> {
-        self.taps[side.index()].as_fd()
+        self.tap(side).as_fd()
     }
 
     fn read(&mut self, side: Side, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        self.taps[side.index()].read(buffer)
+        self.tap(side).read(buffer)
     }
 
     fn write(&mut self, side: Side, frame: &[u8], what: Write) -> io::Result<Outcome> {
         self.programs.control.announce(side, what, 0);
-        self.taps[side.index()].write(frame)?;
+        self.tap(side).write(frame)?;
         Ok(self.programs.control.outcome(side))
     }
 
@@ -152,7 +187,7 @@ impl Shim for TcShim {
 
     fn check(&self) -> Result<(), BpfError> {
         self.programs.check_interfaces()?;
-        match self.taps.iter().find(|tap| !tap.is_alive()) {
+        match self.taps.iter().flatten().find(|tap| !tap.is_alive()) {
             Some(tap) => Err(BpfError::NoInterface {
                 name: tap.name.clone(),
             }),
@@ -163,8 +198,10 @@ impl Shim for TcShim {
     fn repair(&mut self) -> Result<(), BpfError> {
         self.programs.check_interfaces()?;
         for side in Side::ALL {
-            if !self.taps[side.index()].is_alive() {
-                self.taps[side.index()] = self.programs.open_tap(side)?;
+            let tap = &mut self.taps[side.index()];
+            if !tap.as_ref().is_some_and(Tap::is_alive) {
+                *tap = None; // first: the name must be free
+                *tap = Some(self.programs.open_tap(side)?);
             }
         }
         Ok(())
