@@ -1,24 +1,43 @@
 """Whatever is held arrives byte for byte, in order within its flow and once."""
 
 import hashlib
+import itertools
+import os
 import random
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from frames_through import SO_RCVBUFFORCE, UDP, Through, datagram6, fragment4, ip4, kinds, udp
-from markers import UDP_SEGMENT
-from numbered import until
+from frames_through import (
+    MACS,
+    SO_RCVBUFFORCE,
+    UDP,
+    Source,
+    Tap,
+    Through,
+    datagram,
+    datagram6,
+    fragment4,
+    ip4,
+    kinds,
+    udp,
+)
+from markers import UDP_SEGMENT, key_file
+from numbered import Traffic, until
 
-from flowferry.hsl import Agent, Client
+from flowferry.hsl import Agent, Client, Instance
 from flowferry.hsl.client import BOTH, Side
 from flowferry.hsl.wiring import config_for
-from flowferry.testbed import namespace
+from flowferry.testbed import links, namespace
 from flowferry.testbed.bare import Chain
+from flowferry.testbed.links import End
 
 Build = Callable[..., Chain]
 SHIMS = ["bridge", "forwarder"]
@@ -36,6 +55,28 @@ def silent(chain: Chain) -> Chain:
     for role in ("h1", "h2"):
         chain.run(role, ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
     return chain
+
+
+@contextmanager
+def keep_sending(through: Through, builds: Mapping[str, Callable[[int], bytes]]) -> Iterator[None]:
+    """Send frames of each kind in turn, for as long as the block lasts."""
+    ends = threading.Event()
+
+    def work() -> None:
+        os.sched_setaffinity(0, {0})  # a sender that moves to another CPU reorders by itself
+        for number in itertools.count():
+            if ends.wait(0.002):
+                return
+            for flow, build in builds.items():
+                through.send(flow, build, [number])
+
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(work)
+        try:
+            yield
+        finally:
+            ends.set()
+        sending.result()
 
 
 def finish(client: Client, hold: int) -> dict[str, Any]:
@@ -81,26 +122,12 @@ def test_every_kind_of_frame_keeps_its_order_while_holds_come_and_go(
 ) -> None:
     chain = silent(netns_chain(function=function, mtu=9000))
     with Agent(config_for(chain)) as agent, agent.client() as client, Through(chain) as through:
-        ends = threading.Event()
-
-        def keep_sending() -> None:
-            for number in range(250):
-                if ends.wait(0.002):
-                    return
-                for flow, build in kinds(9000).items():
-                    through.send(flow, build, [number])
-
-        sender = threading.Thread(target=keep_sending)
-        sender.start()
-        try:
+        with keep_sending(through, kinds(9000)):
             for _ in range(10):
                 before = captured(client)
                 hold = client.hold("*", sides=["upstream"])
                 until(lambda before=before: captured(client) > before + 50, "packets are held")  # type: ignore[misc]
                 finish(client, hold)
-        finally:
-            ends.set()
-            sender.join()
         through.got()
 
 
@@ -378,3 +405,95 @@ def test_an_alias_holds_the_way_back_under_its_other_headers(rig: Rig) -> None:
     finish(rig.client, hold)
     rig.there.got()
     rig.back.got()
+
+
+@both_shims
+def test_noise_on_the_taps_disturbs_none_of_200_holds(netns_chain: Build, function: str) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
+    nf = chain.namespaces["nf"]
+    for scope in ("all", "default"):  # every device in nf may speak
+        chain.run("nf", ["sysctl", "-qw", f"net.ipv6.conf.{scope}.disable_ipv6=0"])
+    with (
+        Agent(config_for(chain)) as agent,
+        agent.client() as client,
+        Traffic(chain, flows=4) as traffic,
+        namespace.call(nf, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as daemon,
+    ):
+        with traffic.keep_sending(4000):
+            for _ in range(200):
+                hold = client.hold("*")
+                for tap in ("ff1u", "ff1d"):  # as one that announces itself on every device
+                    with pytest.raises(OSError, match="No buffer space"):  # dropped on the spot
+                        daemon.sendto(MACS + datagram(0), (tap, 0))
+                finish(client, hold)
+        traffic.settled(lost=0)
+        status = client.status()
+        assert (status["lost_packets"], status["tripped"]) == (0, False)
+        assert status["holds"]["done"] == 200
+        for side in BOTH:
+            assert status["counters"][side]["foreign"] >= 200
+
+
+def test_a_packet_socket_function_sees_each_packet_once(netns_chain: Build) -> None:
+    chain = silent(netns_chain(function="forwarder"))
+    with (
+        Agent(config_for(chain)) as agent,
+        agent.client() as client,
+        Through(chain) as through,
+        closing(Tap(chain, "fn", "fup")) as seen,
+    ):
+        with keep_sending(through, {f"{n}": port(n) for n in range(7001, 7005)}):
+            for _ in range(20):
+                before = captured(client)
+                hold = client.hold("udp")
+                until(lambda before=before: captured(client) > before + 10, "packets are held")  # type: ignore[misc]
+                finish(client, hold)
+        through.got()
+        seen.got(through.source)
+
+
+def test_strays_arrive_once_and_before_what_is_held_where_they_go(
+    netns_chain: Build, tmp_path: Path
+) -> None:
+    old, new = silent(netns_chain()), silent(netns_chain(function="forwarder"))
+    links.veth(End(old.namespaces["nf"], "mgmt"), End(new.namespaces["nf"], "mgmt"))
+    for number, chain in enumerate((old, new), start=1):
+        links.address(chain.namespaces["nf"], "mgmt", f"192.0.2.{number}/24")
+    file, _ = key_file(tmp_path)
+    listens = "192.0.2.2:7700"
+    first = config_for(old, keys=[file])
+    second = replace(
+        config_for(new, keys=[file], strays_listen=listens), instance=Instance("other", 2)
+    )
+    with (
+        Agent(first) as source,
+        source.client() as at_old,
+        Agent(second) as target,
+        target.client() as at_new,
+        closing(Source(old)) as sends_old,
+        closing(Source(new)) as sends_new,
+        closing(Tap(old)) as taps_old,
+        closing(Tap(new)) as taps_new,
+    ):
+        straying = at_old.hold("udp", role="stray", peer=listens)
+        sends_old.send_some("free", port(7001), range(20))  # nobody holds it at the new
+        taps_new.got(sends_old)
+
+        hold = at_new.hold("udp,tp_dst=7002")
+        sends_new.send_some("7002", port(7002), range(100, 120))
+        until(lambda: captured(at_new) == 20, "packets are held at the new")
+        sends_old.send_some("7002", port(7002), range(20))
+        until(lambda: at_new.holds()[0]["followed_packets"] == 20, "the strays have followed")
+        taps_new.drained()
+        assert taps_new.total() == 20
+        ended = finish(at_new, hold)
+        assert (ended["captured_packets"], ended["released_packets"]) == (20, 40)
+        until(lambda: taps_new.total() == 60, lambda: f"{taps_new.total()} of 60", timeout=5.0)
+        taps_new.drained()
+        assert taps_new.frames == sends_old.sent + sends_new.sent
+
+        assert finish(at_old, straying)["stray_packets"] == 40
+        assert taps_old.total() == 0
+        sends_old.send_some("free", port(7001), range(100, 110))  # and it passes where it comes
+        until(lambda: taps_old.total() == 10, "packets pass at the old again")
+        assert taps_old.frames == sends_old.sent[40:]
