@@ -25,6 +25,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use flowferry_wire::{KeyRing, Opener, Sealer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -46,6 +47,8 @@ use peers::Peers;
 
 /// How often the agent looks whether its interfaces and its namespace are still there.
 const INSPECTION_NS: u64 = 500_000_000;
+/// While packets are only kept, nobody waits for them: let some gather, and others have the CPU.
+const GATHER: Duration = Duration::from_micros(50);
 /// How often a resting agent wakes up to beat its heart.
 const REST_MS: u8 = 50;
 
@@ -99,6 +102,14 @@ struct Marker {
     captured_when_seen: u64,
 }
 
+/// Frames written on a side, against those that came back to the programs.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    written: u64,
+    passed: u64,
+    since_ns: u64,
+}
+
 /// Authentication of control frames and streams.
 struct Trust {
     keys: KeyRing,
@@ -135,6 +146,7 @@ pub struct Agent {
     last_beat: u64,
     started_ns: u64,
     captured: [u64; 2],
+    flights: [Flight; 2],
     lost: u64,
     /// Markers that came in on another side than they were signed for.
     misplaced: u64,
@@ -293,6 +305,7 @@ impl Agent {
             last_beat: started_ns,
             started_ns,
             captured: [0; 2],
+            flights: [Flight::default(); 2],
             lost: 0,
             misplaced: 0,
             took_over: None,
@@ -374,6 +387,9 @@ impl Agent {
     }
 
     fn wait_for_work(&mut self) -> Result<(), AgentError> {
+        if self.busy && self.flushes.is_empty() && self.endpoint.only_keeps() {
+            std::thread::sleep(GATHER);
+        }
         let pending =
             self.endpoint.has_writes() || self.busy || self.clients.values().any(Lines::has_more);
         let timeout = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {

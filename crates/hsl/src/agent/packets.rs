@@ -1,6 +1,8 @@
 //! Packets of the data plane: captured ones come in, released ones go out, control frames are
 //! for us.
 
+use std::time::Duration;
+
 use flowferry_wire::Command;
 use serde_json::json;
 
@@ -16,6 +18,13 @@ const READ_BATCH: usize = 1024;
 /// Frames written before the loop looks at anything else; few, so that a flow's last packets are
 /// followed at once by those captured meanwhile, until there are none.
 const WRITE_BATCH: usize = 128;
+/// Frames written that may wait for their second pass. Whatever is behind the function may have to
+/// queue where they do: a quarter of `netdev_max_backlog` (1,000) leaves room for that.
+const BURST: u64 = 256;
+/// Frames that wait for longer than this have gone.
+const BURST_NS: u64 = 5_000_000;
+/// How long to wait for room.
+const NAP: Duration = Duration::from_micros(20);
 
 impl Agent {
     /// Take captured frames off one TAP.
@@ -105,7 +114,14 @@ impl Agent {
     }
 
     pub(super) fn write_released(&mut self) -> Result<(), AgentError> {
-        for _ in 0..WRITE_BATCH {
+        let Some(side) = self.endpoint.writes().map(Key::side) else {
+            return Ok(());
+        };
+        let room = self.room(side)?;
+        if room == 0 {
+            std::thread::sleep(NAP);
+        }
+        for _ in 0..WRITE_BATCH.min(room) {
             let Some((key, part, frame)) = self.endpoint.next_write() else {
                 break;
             };
@@ -119,6 +135,19 @@ impl Agent {
         Ok(())
     }
 
+    /// How many frames may be written on a side.
+    fn room(&mut self, side: Side) -> Result<usize, AgentError> {
+        let (passed, time) = (self.shim.counters(side)?.released, now());
+        let flight = &mut self.flights[side.index()];
+        if flight.passed != passed {
+            (flight.passed, flight.since_ns) = (passed, time);
+        }
+        if flight.written < passed || time - flight.since_ns > BURST_NS {
+            flight.written = passed;
+        }
+        Ok(BURST.saturating_sub(flight.written - passed) as usize)
+    }
+
     /// Write one packet to the function, waiting for room in the kernel's queue.
     pub(super) fn write_out(
         &mut self,
@@ -129,7 +158,10 @@ impl Agent {
         let mut deadline = None;
         loop {
             match self.shim.write(key.side(), frame, what) {
-                Ok(Outcome::Taken) => return Ok(()),
+                Ok(Outcome::Taken) => {
+                    self.flights[key.side().index()].written += 1;
+                    return Ok(());
+                }
                 // The next beat starts over; it finds what was captured among the outstanding.
                 Ok(Outcome::Discarded) => {
                     if what == Write::Stray {

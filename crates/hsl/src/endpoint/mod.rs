@@ -155,6 +155,15 @@ impl Endpoint {
         self.flows.is_empty() && !self.holds.values().any(Hold::is_live)
     }
 
+    /// Whether packets are kept or sent on, and none is being let go.
+    pub fn only_keeps(&self) -> bool {
+        self.ready.is_empty()
+            && self
+                .holds
+                .values()
+                .all(|hold| hold.state != HoldState::Releasing)
+    }
+
     /// How full the buffer is.
     pub fn budget(&self) -> Budget {
         self.budget
