@@ -216,6 +216,7 @@ def test_agents_replaced_under_traffic_lose_nothing(netns_chain: Build) -> None:
                     assert agent.stop()["lost_packets"] == 0
         traffic.settled(lost=0)
 
+
 def test_agent_ends_with_the_namespace_of_its_function(netns_chain: Build) -> None:
     chain = netns_chain(static_neighbours=True)
     with start(chain) as agent, Traffic(chain) as traffic:
