@@ -1,0 +1,215 @@
+"""Captures lose, double and reorder nothing: UDP, judged by tcpdump at the far side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hsl_pcap import Tcpdump, Verdict, judge_probe
+from hsl_rig import (
+    SHIMS,
+    Cycles,
+    Flood,
+    at_rest,
+    attached,
+    cycle,
+    interface_counter,
+    kernel_drops,
+    ladder,
+    pin_function,
+)
+
+from flowferry import probe
+from flowferry.hsl import Client
+from flowferry.testbed import Chain
+
+Build = Callable[..., Chain]
+
+#: Of the rate that the path carries without captures. The first is what is asked for. On a machine
+#: whose few CPUs also send, receive and record, captures may take the last bit of CPU that the path
+#: itself needs: a CPU's receive queue then overflows (the kernel counts that), in front of us or
+#: behind. One flow that is steered has one CPU for its whole path, whatever the others do.
+LOADS = (0.8, 0.6, 0.45, 0.3, 0.2)
+#: For the quick tests, which share the machine with whatever runs beside them.
+QUICK_LOAD = 0.45
+FILTER = "udp and dst host 10.0.0.2"
+
+
+def build(netns_chain: Build, shim: str, steering: bool) -> Chain:
+    chain = netns_chain(function=SHIMS[shim], steering=steering, static_neighbours=True)
+    if shim == "veth" and not steering:
+        pin_function(chain, 1)
+    return chain
+
+
+def sender_cpu(steering: bool) -> int | None:
+    """Without steering a sender that moves to another CPU reorders its own packets."""
+    return None if steering else 0
+
+
+def carried(chain: Chain, flows: int, steering: bool, scratch: Path) -> float:
+    """The highest rate of packets, of a few tried, that comes through whole, tcpdump included."""
+    cpu = sender_cpu(steering)
+    with Tcpdump(chain, "h2", "eth0", scratch, FILTER) as dump:
+        with Flood(chain, flows=flows, rate=None, cpu=cpu, duration=0.5) as flood:
+            pass
+        rate = min(flood.sent["packets_per_second"], 1.5 * flood.sunk["packets_per_second"])
+        while True:
+            dropped = dump.look().dropped
+            with Flood(chain, flows=flows, rate=rate, cpu=cpu, duration=1.0) as flood:
+                pass
+            slow = flood.sent["packets_per_second"] < 0.97 * rate
+            if flood.sunk["clean"] and not slow and dump.look().dropped == dropped:
+                break
+            rate *= 0.85
+            assert rate > 5_000, "this machine carries no traffic worth the name"
+    scratch.unlink()
+    return rate
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run with captures: what tcpdump, the probe, the kernel and the agent say of it."""
+
+    rate: float
+    cycles: Cycles
+    verdict: Verdict
+    sunk: probe.SinkReport
+    #: Lost in the agent's hands, by its own account.
+    lost_held: int
+    #: Dropped by full receive queues of the kernel, wherever on this machine.
+    dropped: int
+    #: Went into the function and did not come out.
+    lost_in_function: int
+
+    def __str__(self) -> str:
+        done = self.cycles
+        return (
+            f"{self.rate:.0f} packets/s, {done.holds} captures, {done.held:.1f} s held, "
+            f"{done.captured} packets captured, {done.outpaced} outpaced: {self.verdict}; "
+            f"agent lost {self.lost_held}, kernel queues dropped {self.dropped}, "
+            f"the function {self.lost_in_function}"
+        )
+
+
+def passed(chain: Chain) -> tuple[int, int, int]:
+    """Packets that h1 sent, that h2 received, and that the forwarder took in but did not send."""
+    inside = 0
+    if "fn" in chain.namespaces:
+        taken = interface_counter(chain, "fn", "fup", "rx_packets")
+        inside = taken - interface_counter(chain, "fn", "fdown", "tx_packets")
+    sent = interface_counter(chain, "h1", "eth0", "tx_packets")
+    return sent, interface_counter(chain, "h2", "eth0", "rx_packets"), inside
+
+
+def attempt(
+    chain: Chain,
+    client: Client,
+    path: Path,
+    *,
+    flows: int,
+    rate: float,
+    cpu: int | None,
+    times: list[float],
+) -> Trial:
+    """Capture and release under traffic. What must hold whatever the load is asserted."""
+    before = at_rest(client)
+    drops = kernel_drops()
+    left, came, inside = passed(chain)
+    with Tcpdump(chain, "h2", "eth0", path, FILTER) as dump:
+        with Flood(chain, flows=flows, rate=rate, cpu=cpu) as flood:
+            cycles = cycle(client, times, "udp")
+        after = at_rest(client)
+    left, came, inside = (b - a for a, b in zip((left, came, inside), passed(chain), strict=True))
+    verdict = judge_probe(dump.records(), flood.sent["run"], flood.sent["sent_per_flow"])
+    path.unlink()
+    trial = Trial(
+        rate,
+        cycles,
+        verdict,
+        flood.sunk,
+        after["lost_packets"] - before["lost_packets"],
+        kernel_drops() - drops,
+        inside,
+    )
+    assert verdict.reordered == verdict.doubled == verdict.unknown == 0, trial
+    assert flood.sunk["reordered"] == flood.sunk["duplicated"] == 0, trial
+    assert flood.sunk["lost"] == verdict.lost + flood.sunk["sink_dropped"], trial
+    assert left - came == verdict.lost, (left, came, trial)
+    assert verdict.packets == flood.sent["sent"] - verdict.lost
+    # Every packet that is missing is counted by whoever dropped it.
+    elsewhere = trial.dropped + trial.lost_in_function
+    assert trial.lost_held <= verdict.lost <= trial.lost_held + elsewhere, trial
+    assert cycles.captured > 0
+    return trial
+
+
+def prove(chain: Chain, folder: Path, *, flows: int, steering: bool, times: list[float]) -> Trial:
+    """A run with captures in which nothing at all is lost, at the highest load that allows it."""
+    cpu = sender_cpu(steering)
+    with attached(chain) as client:
+        most = carried(chain, flows, steering, folder / "scratch.pcap")
+        for load in LOADS[: None if flows == 1 and steering else 2]:
+            trial = attempt(
+                chain,
+                client,
+                folder / "far.pcap",
+                flows=flows,
+                rate=load * most,
+                cpu=cpu,
+                times=times,
+            )
+            print(f"{load} of {most:.0f} packets/s on {flows} flows: {trial}")
+            if not trial.verdict.lost and not trial.cycles.outpaced:
+                return trial
+    raise AssertionError(f"no load lets everything through: {trial}")
+
+
+FAST = [
+    ("kernel", True, 100),
+    ("kernel", True, 5000),
+    ("kernel", False, 1),
+    ("veth", True, 1),
+    ("veth", False, 100),
+]
+
+
+@pytest.mark.parametrize(("shim", "steering", "flows"), FAST)
+def test_captures_keep_every_packet_in_order(
+    netns_chain: Build, tmp_path: Path, shim: str, steering: bool, flows: int
+) -> None:
+    """Order, no doubles, and every missing packet counted, whatever else this machine does."""
+    chain = build(netns_chain, shim, steering)
+    with attached(chain) as client:
+        rate = QUICK_LOAD * carried(chain, flows, steering, tmp_path / "scratch.pcap")
+        path = tmp_path / "far.pcap"
+        cpu, times = sender_cpu(steering), ladder(30)
+        print(attempt(chain, client, path, flows=flows, rate=rate, cpu=cpu, times=times))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("flows", [1, 100, 5000])
+@pytest.mark.parametrize("steering", [True, False], ids=["steered", "unsteered"])
+@pytest.mark.parametrize("shim", SHIMS)
+def test_two_hundred_captures_keep_every_packet_in_order(
+    netns_chain: Build, tmp_path: Path, shim: str, steering: bool, flows: int
+) -> None:
+    chain = build(netns_chain, shim, steering)
+    prove(
+        chain,
+        tmp_path,
+        flows=flows,
+        steering=steering,
+        times=[milliseconds / 1e3 for milliseconds in range(1, 201)],
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("repeat", range(30))
+def test_captures_keep_every_packet_in_order_each_time(
+    netns_chain: Build, tmp_path: Path, repeat: int
+) -> None:
+    shim, steering, flows = FAST[repeat % len(FAST)]
+    chain = build(netns_chain, shim, steering)
+    prove(chain, tmp_path, flows=flows, steering=steering, times=ladder(20))
