@@ -141,16 +141,18 @@ impl Agent {
     /// there, or when its last release is a while ago; without steering released packets come
     /// in on *our* CPU, and a busy flow that arrives on another one leaves no such while.
     fn follow(&mut self, count: &Count, time: u64) {
+        let cpu = count.captured_cpu as usize;
         let there = count.released == 0 || count.cpu == count.captured_cpu;
-        if there || time.saturating_sub(self.moved_ns) < STAY_NS {
+        let allowed = self.home.is_set(cpu).unwrap_or(false);
+        if there || !allowed || time.saturating_sub(self.moved_ns) < STAY_NS {
             return;
         }
         self.moved_ns = time;
         self.away = true;
         let mut only = CpuSet::new();
-        // Where that is forbidden, or the CPU has gone, the flow settles in its first pause.
+        // Where that is not allowed, or the CPU has gone, the flow settles in its first pause.
         let _ = only
-            .set(count.captured_cpu as usize)
+            .set(cpu)
             .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     }
 
