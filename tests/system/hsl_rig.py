@@ -25,9 +25,9 @@ SHIMS = {"kernel": "bridge", "veth": "forwarder"}
 
 
 @contextmanager
-def attached(chain: Chain, **options: Any) -> Iterator[Client]:
-    """Run an agent in front of the function; a client of it."""
-    with Agent(config_for(chain, **options)) as agent, agent.client() as client:
+def attached(chain: Chain, *, cpu: int | None = None, **options: Any) -> Iterator[Client]:
+    """Run an agent (on one CPU, if asked to) in front of the function; a client of it."""
+    with Agent(config_for(chain, **options), cpu=cpu) as agent, agent.client() as client:
         yield client
 
 
@@ -44,12 +44,17 @@ def interface_counter(chain: Chain, role: str, dev: str, name: str) -> int:
 
 
 class Flood:
-    """Probe traffic from h1 to h2 for as long as the block lasts; `sent` and `sunk` afterwards."""
+    """Probe traffic from h1 to h2 for as long as the block lasts, or for a `duration` in seconds.
+
+    `sent` and `sunk` are there afterwards.
+    """
 
     def __init__(
         self, chain: Chain, *, flows: int, rate: float | None, cpu: int | None = None, **more: Any
     ) -> None:
         self._chain = chain
+        self._stopped = "duration" not in more  # by us: it has no end of its own
+        more.setdefault("duration", 3600.0)
         self._request = {"flows": flows, "rate": rate, "cpu": cpu, "frame": 58, **more}
         self._stop = probe.Control()
         self._pool = ThreadPoolExecutor()
@@ -61,10 +66,13 @@ class Flood:
         self._reports = [
             self._pool.submit(probe.sink, netns=spaces["h2"], wait=20.0),
             self._pool.submit(
-                probe.send, there, netns=spaces["h1"], control=self._stop, **self._duration(),
+                probe.send,
+                there,
+                netns=spaces["h1"],
+                control=self._stop,
                 **self._request,
             ),
-        ]  # fmt: skip
+        ]
 
         def flowing() -> bool:
             for report in self._reports:
@@ -75,16 +83,14 @@ class Flood:
         until(flowing, "traffic")
         return self
 
-    def _duration(self) -> dict[str, Any]:
-        return {} if "duration" in self._request else {"duration": 3600.0}
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.stop()
+        if self._stopped or error is not None:
+            self._stop.stop()
         with self._pool:
             if error is None:
                 self.sunk: probe.SinkReport = self._reports[0].result(timeout=60)
