@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, get_args
 import click
 
 from flowferry.cli import hsl_view as view
+from flowferry.cli.hsl_adapter import adapter
 from flowferry.hsl import Client, Config, HslError, endpoint, foreground, wiring
 from flowferry.hsl import config as configuration
 from flowferry.hsl.client import BOTH, Role, Side
@@ -369,3 +370,6 @@ def stop(client: Client, detach: bool, as_json: bool) -> None:
     client.await_end()
     left = "with its programs" if detach else "its programs stay and let everything pass"
     view.answer(as_json, {"detach": detach}, f"the agent has ended, {left}")
+
+
+hsl.add_command(adapter)

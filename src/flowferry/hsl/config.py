@@ -290,7 +290,7 @@ def _keys(document: _Document, keys: Sequence[dict[str, Any]]) -> Iterator[Probl
             yield Problem(document.where(path), _dotted(path), what, "number the keys apart")
         seen.add(key["id"])
         path = ["keys", at, "file"]
-        problem = _key_file(Path(key["file"]))
+        problem = key_file_problem(Path(key["file"]))
         if problem is not None:
             remedy = (
                 f"write a secret of {SHORTEST_SECRET} bytes or more there, as hexadecimal digits"
@@ -299,7 +299,7 @@ def _keys(document: _Document, keys: Sequence[dict[str, Any]]) -> Iterator[Probl
             yield Problem(document.where(path), _dotted(path), what, remedy)
 
 
-def _key_file(path: Path) -> str | None:
+def key_file_problem(path: Path) -> str | None:
     """What is wrong with a key file. The secret itself never gets into a message."""
     try:
         digits = path.read_text("ascii").strip()
