@@ -151,6 +151,25 @@ impl Key {
             .chain([self.proto, self.kind, self.side, self.zero])
     }
 
+    /// Set the bits `mask` of the byte that stands at `at` among [`Key::octets`].
+    pub(crate) fn set_octet(&mut self, at: usize, mask: u8, bits: u8) {
+        let [outer, inner] = self.vlan;
+        let mut vlan = [outer.to_ne_bytes(), inner.to_ne_bytes()];
+        let byte = match at {
+            0..16 => &mut self.low[at],
+            16..32 => &mut self.high[at - 16],
+            32..34 => &mut self.low_port[at - 32],
+            34..36 => &mut self.high_port[at - 34],
+            36..40 => &mut vlan[(at - 36) / 2][at % 2],
+            40 => &mut self.proto,
+            41 => &mut self.kind,
+            42 => &mut self.side,
+            _ => &mut self.zero,
+        };
+        *byte = *byte & !mask | bits;
+        self.vlan = vlan.map(u16::from_ne_bytes);
+    }
+
     /// All bits that are set in either.
     pub(crate) fn union(&self, other: &Key) -> Key {
         let mut both = *self;

@@ -90,6 +90,16 @@ impl Match {
         (exact && protocol && (ports || portless)).then(|| self.value.canonical().0)
     }
 
+    /// The packets whose headers equal `value` where `mask` has ones; `text` says so to people.
+    pub(crate) fn from_words(text: String, mask: Key, value: Key) -> Match {
+        Match { text, mask, value }
+    }
+
+    /// Mask and value as seen from upstream.
+    pub(crate) fn words(&self) -> (&Key, &Key) {
+        (&self.mask, &self.value)
+    }
+
     /// Those packets that belong to both; `None` if there are none.
     pub fn and(&self, other: &Match) -> Option<Match> {
         self.overlaps(other).then(|| Match {
@@ -97,6 +107,27 @@ impl Match {
             mask: self.mask.union(&other.mask),
             value: self.value.union(&other.value),
         })
+    }
+
+    /// What is left of this match without `other`, in disjoint pieces: one for each bit that only
+    /// `other` asks for, with the bits before it as `other` wants them and that one different.
+    pub(crate) fn without(&self, other: &Match) -> impl Iterator<Item = Match> {
+        let mut piece = self.clone();
+        let (mask, value): (Vec<u8>, Vec<u8>) = (
+            other.mask.octets().collect(),
+            other.value.octets().collect(),
+        );
+        let asked: Vec<u8> = self.mask.octets().collect();
+        let bits = (0..asked.len()).flat_map(|at| (0..8).map(move |bit| (at, 1u8 << bit)));
+        bits.filter(move |(at, bit)| mask[*at] & !asked[*at] & bit != 0)
+            .map(move |(at, bit)| {
+                let wanted = value[at] & bit;
+                piece.mask.set_octet(at, bit, bit);
+                piece.value.set_octet(at, bit, wanted ^ bit);
+                let found = piece.clone();
+                piece.value.set_octet(at, bit, wanted);
+                found
+            })
     }
 
     /// Whether some packet belongs to both.

@@ -442,6 +442,7 @@ impl Agent {
                 }
                 Action::Flow(key, treatment) => self.shim.set_flow(&key, treatment)?,
                 Action::DropCount(key) => self.shim.drop_count(&key)?,
+                Action::Seen(..) => {}
                 Action::Notice(notice) => self.on_notice(&notice),
             }
         }

@@ -85,7 +85,7 @@ impl Endpoint {
         self.treated.get(&id).and_then(|flows| flows.get(key)) == Some(&Treatment::Pass)
     }
 
-    fn treat(&mut self, id: HoldId, key: Key, treatment: Treatment) {
+    pub(super) fn treat(&mut self, id: HoldId, key: Key, treatment: Treatment) {
         self.treated.entry(id).or_default().insert(key, treatment);
         if !self.is_guarded(&key) {
             self.actions.push(Action::Flow(key, Some(treatment)));
@@ -120,20 +120,7 @@ impl Endpoint {
                 .values()
                 .filter(|hold| hold.state == HoldState::Holding)
         };
-        if let Some(other) = holding().find(|other| {
-            other.spec.matching.overlaps(&spec.matching)
-                && other
-                    .spec
-                    .sides
-                    .iter()
-                    .any(|side| spec.sides.contains(side))
-        }) {
-            return Err(Refusal::Overlap {
-                new: spec.matching.to_string(),
-                old: other.spec.matching.to_string(),
-                hold: other.id,
-            });
-        }
+        self.find_room_between(&spec)?;
         let needed = holding()
             .map(|hold| 1 + hold.spec.except.len())
             .sum::<usize>();
@@ -154,6 +141,7 @@ impl Endpoint {
             error: None,
             flows_left: 0,
             told_half_full: false,
+            led: false,
         };
         // Flows still on their way out of an earlier hold are taken at once.
         let packets = self.flows.iter().map(|(key, flow)| flow.packet(key));
@@ -217,43 +205,6 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
-    /// its upstream headers. It may not have been seen yet.
-    pub fn release_flow(&mut self, id: HoldId, flow: Key) -> Result<(), Refusal> {
-        let upstream = flow.on(Side::Upstream);
-        let hold = self
-            .holds
-            .get(&id)
-            .filter(|hold| hold.state == HoldState::Holding);
-        let spec = &hold.ok_or(Refusal::Unknown(id))?.spec;
-        let keys: Vec<Key> = spec
-            .sides
-            .iter()
-            .map(|side| match side {
-                Side::Upstream => upstream,
-                Side::Downstream => *self
-                    .aliases
-                    .get(&upstream)
-                    .unwrap_or(&flow.on(Side::Downstream)),
-            })
-            .collect();
-        let anothers = |key| self.flows.get(key).is_some_and(|flow| flow.hold != id);
-        if !spec.names(&upstream) || keys.iter().any(anothers) {
-            return Err(Refusal::NotOfHold {
-                flow: upstream,
-                hold: id,
-            });
-        }
-        for key in keys {
-            if self.flows.contains_key(&key) {
-                self.step(key, Event::Release)
-                    .expect("any flow can be released");
-            }
-            self.treat(id, key, Treatment::Pass);
-        }
-        Ok(())
-    }
-
     /// Give hold `id` another role: a handover that is called off turns what was captured at the
     /// destination into strays for the source (DESIGN.md §5, *abort after the turn*).
     pub fn turn(&mut self, id: HoldId, role: Role) -> Result<(), Refusal> {
@@ -307,8 +258,8 @@ impl Endpoint {
         let Some(fullest) = holding.max_by_key(|hold| kept(hold)) else {
             return;
         };
-        let (id, strays) = (fullest.id, fullest.spec.role == Role::Stray);
-        let told = strays && fullest.told_half_full;
+        let led = fullest.led || fullest.spec.role == Role::Stray;
+        let (id, told) = (fullest.id, led && fullest.told_half_full);
         if !told {
             self.actions.push(Action::Notice(Notice::HalfFull {
                 hold: id,
@@ -316,9 +267,9 @@ impl Endpoint {
                 limit: self.budget.limit,
             }));
         }
-        if strays {
-            // What was sent on before is ahead of what is here: to let it go here would be out of
-            // order. Whoever leads the handover has to call it off.
+        if led {
+            // Strays sent before are ahead of what is here, and what is armed may wait for some:
+            // to let it go would be out of order. Whoever leads the handover has to call it off.
             if let Some(hold) = self.holds.get_mut(&id) {
                 hold.told_half_full = true;
             }
@@ -329,23 +280,5 @@ impl Endpoint {
             self.budget.limit
         );
         self.abort(id, &why, now).expect("the hold is in force");
-    }
-
-    pub(super) fn publish_rules(&mut self) {
-        for side in Side::ALL {
-            let mut rules = Vec::new();
-            let holding = self
-                .holds
-                .values()
-                .filter(|hold| hold.state == HoldState::Holding);
-            for hold in holding.filter(|hold| hold.spec.sides.contains(&side)) {
-                let spec = &hold.spec;
-                // Cut down to the hold's own match: what else they cover may be another hold's.
-                let except = spec.except.iter().filter_map(|it| spec.matching.and(it));
-                rules.extend(except.map(|except| (except, Treatment::Pass)));
-                rules.push((spec.matching.clone(), spec.role.treatment()));
-            }
-            self.actions.push(Action::Rules(side, rules));
-        }
     }
 }

@@ -123,6 +123,8 @@ pub struct Hold {
     pub(super) flows_left: usize,
     /// Its strays fill half the buffer, and this was said.
     pub(super) told_half_full: bool,
+    /// Somebody leads it, who has to say what happens when the buffer fills.
+    pub(super) led: bool,
 }
 
 impl Hold {

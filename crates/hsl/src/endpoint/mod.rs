@@ -18,6 +18,8 @@ mod frames;
 mod hold;
 mod output;
 mod packets;
+mod rules;
+mod sides;
 pub mod table;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -50,6 +52,8 @@ struct FlowSide {
     /// Captured by a treatment of its own while strays of a released flow are unwritten: the
     /// programs do not count these, so nothing else would keep what arrives behind them.
     guarded: bool,
+    /// Its hold has been told that the flow is here.
+    seen: bool,
 }
 
 impl FlowSide {

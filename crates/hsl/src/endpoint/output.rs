@@ -26,6 +26,8 @@ pub enum Action {
     Flow(Key, Option<Treatment>),
     /// Nothing of the flow is outstanding: its counts may go.
     DropCount(Key),
+    /// The first packet of this flow on this side has been captured for an armed hold.
+    Seen(HoldId, Key),
     /// Tell whoever listens.
     Notice(Notice),
 }
@@ -85,6 +87,17 @@ pub enum Refusal {
     /// There is no such hold.
     #[error("there is no hold {0} that could be released; `flowferry hsl holds` lists them")]
     Unknown(HoldId),
+    /// Excepts of two holds are interleaved.
+    #[error(
+        "{new} and hold {hold} leave out parts of each other; narrow one of the matches so that \
+         one of them is above the other"
+    )]
+    Interleaved {
+        /// The match asked for.
+        new: String,
+        /// The hold in force.
+        hold: HoldId,
+    },
     /// Two holds would fight for the same flows.
     #[error("{new} overlaps {old} of hold {hold}; release that one first, or narrow the match")]
     Overlap {

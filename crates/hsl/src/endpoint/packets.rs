@@ -14,6 +14,7 @@ impl Endpoint {
     pub fn on_frame(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
         let key = packet.key;
         self.enter(packet);
+        self.notice_first(key);
         let disposition = self.arrive(key, Event::Frame, Part::Captured, frame);
         if let Some(hold) = self
             .flows
@@ -32,6 +33,7 @@ impl Endpoint {
     pub fn on_follower(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
         let key = packet.key;
         self.enter(packet);
+        self.follow_armed(key);
         let disposition = self.arrive(key, Event::Follow, Part::Stray, frame);
         if let Some(hold) = self
             .flows
@@ -80,6 +82,7 @@ impl Endpoint {
             listed: false,
             swapped: false,
             guarded: false,
+            seen: false,
         })
     }
 
@@ -91,6 +94,7 @@ impl Endpoint {
         if before == id {
             return;
         }
+        flow.seen = false;
         let bytes = flow.queue.bytes();
         if let Some(hold) = self.holds.get_mut(&before) {
             hold.flows_left -= 1;
@@ -251,6 +255,11 @@ impl Endpoint {
     /// Whether packets wait to be sent on.
     pub fn has_strays(&self) -> bool {
         !self.strays.is_empty()
+    }
+
+    /// How many wait to be sent on.
+    pub fn strays_waiting(&self) -> usize {
+        self.strays.len()
     }
 
     pub(super) fn queue_stray(&mut self, stray: Stray) {

@@ -1,6 +1,6 @@
 //! What must be true after every step, and in the end.
 
-use flowferry_hsl::endpoint::{Figures, Hold, HoldId, HoldState, State};
+use flowferry_hsl::endpoint::{Figures, Hold, HoldId, HoldState, Spec, State};
 use flowferry_hsl::key::{Parsed, Side};
 
 use crate::ledger::Place;
@@ -109,8 +109,11 @@ impl World {
 }
 
 pub fn covers(hold: &Hold, packet: &Parsed) -> bool {
-    hold.spec.matching.covers(packet)
-        && !hold.spec.except.iter().any(|except| except.covers(packet))
+    spec_covers(&hold.spec, packet)
+}
+
+pub fn spec_covers(spec: &Spec, packet: &Parsed) -> bool {
+    spec.matching.covers(packet) && !spec.except.iter().any(|except| except.covers(packet))
 }
 
 pub fn plus(sum: Figures, other: &Figures) -> Figures {

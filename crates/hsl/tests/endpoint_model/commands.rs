@@ -1,9 +1,9 @@
 //! Commands, and which of them must be refused.
 
-use flowferry_hsl::endpoint::{Endpoint, HoldId, HoldState, Refusal, Role, Spec};
+use flowferry_hsl::endpoint::{Endpoint, Hold, HoldId, HoldState, Refusal, Role, Spec};
 use flowferry_hsl::key::{Key, Side};
 
-use crate::checks::covers;
+use crate::checks::{covers, spec_covers};
 use crate::traffic::{FLOWS, matching};
 use crate::world::{Checked, World};
 
@@ -22,18 +22,34 @@ impl World {
             except: except.iter().map(|index| matching(*index)).collect(),
             sides: sides.to_vec(),
         };
-        let mut others = self.endpoint.holds();
-        let legal = !sides.is_empty()
-            && others.all(|other| {
-                let disjoint = || {
-                    !other.spec.sides.iter().any(|side| sides.contains(side))
-                        || !other.spec.matching.overlaps(&spec.matching)
-                };
-                other.id != id && (other.state != HoldState::Holding || disjoint())
-            });
-        drop(others);
+        let beside: Vec<&Hold> = self
+            .endpoint
+            .holds()
+            .filter(|other| other.state == HoldState::Holding)
+            .filter(|other| other.spec.sides.iter().any(|side| sides.contains(side)))
+            .collect();
+        let fresh = !sides.is_empty() && self.endpoint.holds().all(|other| other.id != id);
+        let apart = beside
+            .iter()
+            .all(|other| !other.spec.matching.overlaps(&spec.matching));
+        let claimed_twice = beside.iter().any(|other| {
+            FLOWS.iter().any(|flow| {
+                let packet = flow.parsed(Side::Upstream);
+                spec_covers(&other.spec, &packet) && spec_covers(&spec, &packet)
+            })
+        });
         let time = self.time;
-        self.command(legal, |endpoint| endpoint.hold(id, spec, time))
+        if fresh && !apart && !claimed_twice {
+            // Whether packets that are none of ours would be claimed twice is the endpoint's say.
+            self.collect();
+            let before = self.observe();
+            let refused = self.endpoint.hold(id, spec, time).is_err();
+            return match refused && self.observe() != before {
+                true => Err("a refused hold changed something".to_owned()),
+                false => Ok(()),
+            };
+        }
+        self.command(fresh && apart, |endpoint| endpoint.hold(id, spec, time))
     }
 
     pub(super) fn release_flow(&mut self, id: HoldId, flow: usize) -> Checked {

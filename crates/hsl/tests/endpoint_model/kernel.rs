@@ -176,7 +176,7 @@ impl Kernel {
                     return Err(format!("the count of {key:?} was dropped at {count}"));
                 }
             },
-            Action::Notice(_) => {}
+            Action::Seen(..) | Action::Notice(_) => {}
         }
         Ok(())
     }

@@ -1,0 +1,128 @@
+//! Flows of a hold one by one: which have come, and which are let go while the hold lasts.
+
+use super::{Action, Endpoint, Event, HoldId, HoldState, Refusal, Role, State, Treatment};
+use crate::key::{Key, Side};
+
+impl Endpoint {
+    /// Somebody leads hold `id`: if the buffer fills it says so and waits to be told.
+    pub fn lead(&mut self, id: HoldId) -> Result<(), Refusal> {
+        let hold = self.holds.get_mut(&id).ok_or(Refusal::Unknown(id))?;
+        hold.led = true;
+        Ok(())
+    }
+
+    /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
+    /// its upstream headers. It may not have been seen yet.
+    pub fn release_flow(&mut self, id: HoldId, flow: Key) -> Result<(), Refusal> {
+        let upstream = flow.on(Side::Upstream);
+        let keys = self.sides_of(id, upstream)?;
+        self.let_go(id, upstream, &keys)
+    }
+
+    /// Let one side of a flow of hold `id` go while the hold lasts for its other side and for the
+    /// others. `key` has the headers of its own side.
+    pub fn release_side(&mut self, id: HoldId, key: Key) -> Result<(), Refusal> {
+        let upstream = self.aliased.get(&key).copied().unwrap_or(key);
+        let upstream = upstream.on(Side::Upstream);
+        let both = self.sides_of(id, upstream)?;
+        if !both.contains(&key) {
+            return Err(Refusal::NotOfHold {
+                flow: key,
+                hold: id,
+            });
+        }
+        // Once let go the flow counts as served here, and what is armed would let its other side
+        // pass: that is held by a treatment of its own from now on.
+        let armed = self
+            .holds
+            .get(&id)
+            .is_some_and(|hold| hold.spec.role == Role::Arm);
+        for other in both.into_iter().filter(|other| armed && *other != key) {
+            self.hold_alone(id, other);
+        }
+        self.let_go(id, upstream, &[key])
+    }
+
+    fn hold_alone(&mut self, id: HoldId, key: Key) {
+        let treated = self.treated.get(&id).and_then(|flows| flows.get(&key));
+        if treated.is_none() {
+            self.treat(id, key, Treatment::Capture);
+        }
+    }
+
+    /// The keys of a flow on the sides that hold `id` is for.
+    fn sides_of(&self, id: HoldId, upstream: Key) -> Result<Vec<Key>, Refusal> {
+        let hold = self
+            .holds
+            .get(&id)
+            .filter(|hold| hold.state == HoldState::Holding);
+        let sides = &hold.ok_or(Refusal::Unknown(id))?.spec.sides;
+        let key_on = |side: &Side| match side {
+            Side::Upstream => upstream,
+            Side::Downstream => *self
+                .aliases
+                .get(&upstream)
+                .unwrap_or(&upstream.on(Side::Downstream)),
+        };
+        Ok(sides.iter().map(key_on).collect())
+    }
+
+    fn let_go(&mut self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
+        let named = self
+            .holds
+            .get(&id)
+            .is_some_and(|hold| hold.spec.names(&upstream));
+        let anothers = |key: &Key| self.flows.get(key).is_some_and(|flow| flow.hold != id);
+        if !named || keys.iter().any(anothers) {
+            return Err(Refusal::NotOfHold {
+                flow: upstream,
+                hold: id,
+            });
+        }
+        for key in keys {
+            if self.flows.contains_key(key) {
+                self.step(*key, Event::Release)
+                    .expect("any flow can be released");
+            }
+            self.treat(id, *key, Treatment::Pass);
+        }
+        Ok(())
+    }
+
+    /// A captured packet: say so if it is the first of its flow on its side.
+    pub(super) fn notice_first(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let held = flow.state == State::Held && !flow.seen;
+        let (id, hold) = (flow.hold, self.holds.get(&flow.hold));
+        if held && hold.is_some_and(|hold| hold.led) {
+            flow.seen = true;
+            self.actions.push(Action::Seen(id, key));
+        }
+    }
+
+    /// A stray: its flow was served elsewhere until now, whatever the accounting here says. What
+    /// is armed would let an owned flow pass and overtake it.
+    pub(super) fn follow_armed(&mut self, key: Key) {
+        let Some(flow) = self
+            .flows
+            .get(&key)
+            .filter(|flow| flow.state == State::Held)
+        else {
+            return;
+        };
+        let id = flow.hold;
+        let armed = |hold: &super::Hold| hold.spec.role == Role::Arm && hold.led;
+        if !self.holds.get(&id).is_some_and(armed) {
+            return;
+        }
+        let upstream = self.aliased.get(&key).copied().unwrap_or(key);
+        for key in self
+            .sides_of(id, upstream.on(Side::Upstream))
+            .unwrap_or_default()
+        {
+            self.hold_alone(id, key);
+        }
+    }
+}
