@@ -170,13 +170,15 @@ def tlv_fields(message: Message) -> list[tuple[int, Fields]]:
     number(0x0013, "cpu", message.cpu)
     if message.name is not None:
         out.append((0x8014, [("name", message.name)]))
+    if message.step is not None:
+        out.append((0x8015, [("step", message.step)]))
     return out
 
 
 def expected(frame: bytes) -> Fields:
     """Everything the dissector should show, from the codec's reading of the same bytes."""
     message = decode(frame)
-    flags = ("retry", "both_sides", "drain_unproven", "unfenced", "state_lost")
+    flags = ("retry", "both_sides", "drain_unproven", "unfenced", "state_lost", "turned")
     payload = frame[ETHERNET_LEN:]
     header = [
         ("version", "1"),

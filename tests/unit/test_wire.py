@@ -181,10 +181,17 @@ MESSAGES = {
         },
         epoch=4,
         name="nat-1",
+        step="exported",
     ),
     "drain": local(Command.DRAIN, 1, round=1),
     "flush": local(Command.FLUSH, 2, round=9, cpu=1),
     "test": local(Command.TEST, 0, round=2),
+    "abort_turned": down(
+        Command.ABORT,
+        1,
+        flags=Flags.TURNED,
+        error=Report(Reason.BUFFER_PRESSURE, "the buffer was half full"),
+    ),
 }
 STAMPED = {
     name: replace(message, boot=BOOT, sequence=sequence)

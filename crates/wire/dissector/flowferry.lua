@@ -22,7 +22,7 @@ local KINDS = {
     [0x0008] = "Flows", [0x0009] = "Side", [0x000a] = "Counts", [0x000b] = "Error",
     [0x000c] = "Deadline", [0x000d] = "Settling time", [0x000e] = "Strategy", [0x000f] = "Epoch",
     [0x0010] = "Part", [0x0011] = "In reply to", [0x0012] = "Round", [0x0013] = "CPU",
-    [0x8014] = "Name",
+    [0x8014] = "Name", [0x8015] = "Step",
 }
 local SIDES = { [1] = "upstream", [2] = "downstream" }
 local FAMILIES = { [0] = "any", [2] = "no IP", [4] = "IPv4", [6] = "IPv6" }
@@ -38,7 +38,7 @@ local COUNTERS = {
 }
 
 local HEADER_LEN, TAG_LEN, TLV_HEADER_LEN = 40, 16, 4
-local KNOWN_FLAGS = 0x001f
+local KNOWN_FLAGS = 0x003f
 
 local f = {
     version = ProtoField.uint8("flowferry.version", "Version"),
@@ -50,6 +50,7 @@ local f = {
         "flowferry.flags.drain_unproven", "Drain unproven", 16, nil, 0x0004),
     unfenced = ProtoField.bool("flowferry.flags.unfenced", "Unfenced", 16, nil, 0x0008),
     state_lost = ProtoField.bool("flowferry.flags.state_lost", "State lost", 16, nil, 0x0010),
+    turned = ProtoField.bool("flowferry.flags.turned", "Turned", 16, nil, 0x0020),
     key_id = ProtoField.uint16("flowferry.key_id", "Key id"),
     tlv_len = ProtoField.uint16("flowferry.tlv_len", "TLV length"),
     handover = ProtoField.uint64("flowferry.handover", "Handover", base.HEX),
@@ -117,6 +118,7 @@ local f = {
     round = ProtoField.uint32("flowferry.round", "Round"),
     cpu = ProtoField.uint16("flowferry.cpu", "CPU"),
     name = ProtoField.string("flowferry.name", "Name", base.UNICODE),
+    step = ProtoField.string("flowferry.step", "Step", base.UNICODE),
     count_unknown = ProtoField.uint64("flowferry.counts.unknown", "Unknown counter"),
 }
 for _, which in ipairs({ "source", "destination" }) do
@@ -316,6 +318,7 @@ local VALUES = {
     [0x0012] = one(f.round, 4),
     [0x0013] = one(f.cpu, 2),
     [0x8014] = text(f.name),
+    [0x8015] = text(f.step),
 }
 
 local function dissect_tlv(c, tree)
@@ -348,7 +351,8 @@ end
 
 local function dissect_flags(c, tree)
     local range, item = c:show(tree, f.flags, 2, "flags")
-    for _, flag in ipairs({ "retry", "both_sides", "drain_unproven", "unfenced", "state_lost" }) do
+    for _, flag in ipairs({ "retry", "both_sides", "drain_unproven", "unfenced", "state_lost",
+        "turned" }) do
         item:add(f[flag], range)
     end
     if bit.band(range:uint(), bit.bnot(KNOWN_FLAGS)) ~= 0 then

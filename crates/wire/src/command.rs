@@ -75,7 +75,7 @@ impl Command {
             Self::Abort => &[Kind::Error],
             Self::Ack => &[Kind::InReplyTo],
             Self::Nack => &[Kind::Error, Kind::InReplyTo],
-            Self::Seen => &[Kind::Flows, Kind::Side],
+            Self::Seen => &[Kind::Flows, Kind::Side, Kind::Round],
             Self::Released | Self::Aborted => &[Kind::Counts],
             Self::Status => &[Kind::Counts, Kind::Epoch],
             Self::Drain | Self::Test => &[Kind::Round],
@@ -101,6 +101,8 @@ impl Flags {
     pub const UNFENCED: Self = Self(0x0008);
     /// Flows were released without the state that belongs to them.
     pub const STATE_LOST: Self = Self(0x0010);
+    /// Switches have turned: giving up means to hand the flows back.
+    pub const TURNED: Self = Self(0x0020);
 
     /// Every flag with its name.
     pub const ALL: &'static [(Self, &'static str)] = &[
@@ -109,9 +111,10 @@ impl Flags {
         (Self::DRAIN_UNPROVEN, "drain_unproven"),
         (Self::UNFENCED, "unfenced"),
         (Self::STATE_LOST, "state_lost"),
+        (Self::TURNED, "turned"),
     ];
 
-    const KNOWN: u16 = 0x001f;
+    const KNOWN: u16 = 0x003f;
 
     /// The bits on the wire.
     pub const fn bits(self) -> u16 {

@@ -6,6 +6,7 @@
 use crate::cursor::Reader;
 use crate::error::Malformed;
 use crate::frame::Mac;
+use crate::tlv::Kind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Up to two VLAN ids, outer first.
@@ -139,14 +140,37 @@ impl Flow {
         self.ends
     }
 
+    /// Flows as they stand in a `flows` TLV, for the streams between agents.
+    pub fn write_list<'a>(flows: impl IntoIterator<Item = &'a Flow>, out: &mut Vec<u8>) {
+        flows.into_iter().for_each(|flow| flow.emit(out));
+    }
+
+    /// What [`Flow::write_list`] wrote, and nothing behind it.
+    ///
+    /// # Errors
+    /// As for a `flows` TLV.
+    pub fn read_list(bytes: &[u8]) -> Result<Vec<Flow>, Malformed> {
+        let mut reader = Reader::new(Kind::Flows, bytes, 0);
+        let mut flows = Vec::new();
+        while !reader.is_empty() {
+            flows.push(Flow::parse(&mut reader)?);
+        }
+        Ok(flows)
+    }
+
     /// Bytes on the wire.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         2 + 2 * self.vlans.ids().len()
             + match self.ends {
                 Ends::Ip4 { .. } => 2 * (4 + 2),
                 Ends::Ip6 { .. } => 2 * (16 + 2),
                 Ends::Link { .. } => 2 + 2 * 6,
             }
+    }
+
+    /// Never: a flow has two ends.
+    pub const fn is_empty(&self) -> bool {
+        false
     }
 
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {

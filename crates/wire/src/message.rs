@@ -111,6 +111,8 @@ impl Message {
         cpu: Cpu -> u16, |n: &u16| *n);
     once!(/// Name of the reporting instance.
         name: Name -> &str, String::as_str);
+    once!(/// Where the handover is at the reporting agent.
+        step: Step -> &str, String::as_str);
 
     /// The source instances.
     pub fn sources(&self) -> impl Iterator<Item = u32> {

@@ -69,6 +69,8 @@ numbered! {
         Cpu = 0x0013 "cpu",
         /// Name of the reporting instance.
         Name = 0x8014 "name",
+        /// Where a handover is at the reporting agent, in a word.
+        Step = 0x8015 "step",
     }
 }
 
@@ -135,6 +137,7 @@ pub enum Tlv {
     Round(u32),
     Cpu(u16),
     Name(String),
+    Step(String),
 }
 
 impl Tlv {
@@ -161,6 +164,7 @@ impl Tlv {
             Self::Round(_) => Kind::Round,
             Self::Cpu(_) => Kind::Cpu,
             Self::Name(_) => Kind::Name,
+            Self::Step(_) => Kind::Step,
         }
     }
 
@@ -183,7 +187,7 @@ impl Tlv {
                 Self::Peer(peer) => 4 + if peer.address.is_ipv4() { 4 } else { 16 } + 2,
                 Self::Counts(counts) => counts.len() * COUNT_LEN,
                 Self::Error(report) => 2 + report.text.len(),
-                Self::Strategy(text) | Self::Name(text) => text.len(),
+                Self::Strategy(text) | Self::Name(text) | Self::Step(text) => text.len(),
             }
     }
 
@@ -201,7 +205,7 @@ impl Tlv {
             Self::Match(m) | Self::DownstreamMatch(m) => m.check(),
             Self::Overriding(list) => list.iter().try_for_each(Match::check),
             Self::Part(part) => check_part(*part),
-            Self::Strategy(text) => check_name(text, STRATEGY_MAX),
+            Self::Strategy(text) | Self::Step(text) => check_name(text, STRATEGY_MAX),
             Self::Name(text) => check_name(text, NAME_MAX),
             Self::Error(report) => check_text(&report.text),
             _ => Ok(()),
@@ -250,7 +254,9 @@ impl Tlv {
                 out.extend_from_slice(&report.reason.number().to_be_bytes());
                 out.extend_from_slice(report.text.as_bytes());
             }
-            Self::Strategy(text) | Self::Name(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Strategy(text) | Self::Name(text) | Self::Step(text) => {
+                out.extend_from_slice(text.as_bytes());
+            }
         }
     }
 
@@ -295,6 +301,7 @@ impl Tlv {
             Kind::Round => Self::Round(reader.u32()?),
             Kind::Cpu => Self::Cpu(reader.u16()?),
             Kind::Name => Self::Name(reader.text()?),
+            Kind::Step => Self::Step(reader.text()?),
         };
         reader.finish()?;
         match tlv.check() {
@@ -343,7 +350,7 @@ fn check_part(part: Part) -> Result<(), &'static str> {
 
 fn check_name(text: &str, most: usize) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > most {
-        return Err("a name has 1 byte at least and 32 (strategy) or 64 (instance) at most");
+        return Err("a name has 1 byte at least and 32 (strategy, step) or 64 (instance) at most");
     }
     if text.chars().any(char::is_control) {
         return Err("a name has no control characters");

@@ -170,6 +170,7 @@ _FIELDS = (
     _Field("round", 0x0012, _same, _same),
     _Field("cpu", 0x0013, _same, _same),
     _Field("name", 0x8014, _same, _same),
+    _Field("step", 0x8015, _same, _same),
 )
 _BY_KIND = {field.kind: field for field in _FIELDS}
 

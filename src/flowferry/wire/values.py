@@ -59,6 +59,8 @@ class Flags(IntFlag):
     """The settling time, not a marker, ended the fence."""
     STATE_LOST = 0x0010
     """Flows were released without the state that belongs to them."""
+    TURNED = 0x0020
+    """Switches have turned: giving up means to hand the flows back."""
 
 
 class Side(IntEnum):
@@ -252,3 +254,5 @@ class Message:
     cpu: int | None = None
     name: str | None = None
     """Name of the reporting instance."""
+    step: str | None = None
+    """Where the handover is at the reporting agent, in a word (docs/hsl.md)."""

@@ -145,6 +145,7 @@ fn read_tlv(kind: Kind, value: &Bound<'_, PyAny>) -> PyResult<Tlv> {
         Kind::Round => Tlv::Round(value.extract()?),
         Kind::Cpu => Tlv::Cpu(value.extract()?),
         Kind::Name => Tlv::Name(value.extract()?),
+        Kind::Step => Tlv::Step(value.extract()?),
     })
 }
 
@@ -257,7 +258,7 @@ fn write_tlv<'py>(py: Python<'py>, tlv: &Tlv) -> PyResult<Bound<'py, PyAny>> {
             pairs.into_bound_py_any(py)
         }
         Tlv::Error(report) => (report.reason.number(), &report.text).into_bound_py_any(py),
-        Tlv::Strategy(text) | Tlv::Name(text) => text.into_bound_py_any(py),
+        Tlv::Strategy(text) | Tlv::Name(text) | Tlv::Step(text) => text.into_bound_py_any(py),
         Tlv::Epoch(n) => n.into_bound_py_any(py),
         Tlv::Part(part) => (part.list, part.part, part.parts).into_bound_py_any(py),
         Tlv::InReplyTo(request) => {

@@ -160,7 +160,7 @@ proptest! {
         bytes[0] = VERSION;
         bytes[1] = Command::Query.number();
         bytes[2] = 0;
-        bytes[3] &= 0x1f;
+        bytes[3] &= 0x3f;
         let len = bytes.len() - OVERHEAD;
         bytes[6..8].copy_from_slice(&(len as u16).to_be_bytes());
         if tlvs && len >= 4 {

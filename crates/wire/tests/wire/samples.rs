@@ -280,7 +280,8 @@ pub fn all() -> Vec<Sample> {
                     (Counter::RejectedFrames, 5),
                 ]))
                 .with(Tlv::Epoch(4))
-                .with(Tlv::Name("nat-1".into())),
+                .with(Tlv::Name("nat-1".into()))
+                .with(Tlv::Step("exported".into())),
         ),
         ("drain", local(Drain, SOURCE).with(Tlv::Round(1))),
         (
@@ -290,6 +291,12 @@ pub fn all() -> Vec<Sample> {
                 .with(Tlv::Cpu(1)),
         ),
         ("test", local(Test, CONTROLLER).with(Tlv::Round(2))),
+        (
+            "abort_turned",
+            down(Abort, SOURCE)
+                .flagged(Flags::TURNED)
+                .with(error(Reason::BufferPressure, "the buffer was half full")),
+        ),
     ];
     (0..)
         .zip(list)
