@@ -1,0 +1,1 @@
+"""The controller: switches, instances, rules and handovers (docs/controller.md)."""
