@@ -1,24 +1,34 @@
 """The demo's plan and its judgement: every kind of failure is seen and named."""
 
-import itertools
 from typing import Any
 
 import pytest
 
 from flowferry.demo import Outcome, plan
-from flowferry.demo.cues import LONGEST, MARGIN, SHORTEST
+from flowferry.demo.cues import LEAST_STATE, MOST_STATE, OVER_ALL, PLAY
 from flowferry.hsl import endpoint
 
 COUNTERS = dict.fromkeys(("captured", "overflowed", "failed_open", "table_full", "discarded"), 0)
+MOVE = {
+    "id": 1,
+    "title": "all UDP → i2",
+    "state": "done",
+    "error": None,
+    "captured_packets": 9,
+    "lost_packets": 0,
+    "controller_packets": 0,
+    "state_bytes": 5,
+    "state_arrived": [True],
+}
 
 
 def outcome(**changed: Any) -> Outcome:
     """All went well, but for what is `changed`: fields, or `part__field` of a part."""
     parts: dict[str, Any] = {
         "function": "bridge",
-        "shim": "kernel",
         "duration": 20.0,
-        "holds": [{"id": 1, "state": "done", "error": None, "captured_packets": 9}],
+        "moves": [dict(MOVE)],
+        "planned": 1,
         "udp": {
             "clean": True,
             "verdict": "",
@@ -36,13 +46,16 @@ def outcome(**changed: Any) -> Outcome:
             "intact": True,
             "out_of_order_segments": 0,
         },
+        "session": {"connected": True, "error": None, "asked": 3, "answered": 3, "wrong": 0},
         "ping": {"received": 5, "lost": 0, "reordered": 0, "duplicated": 0},
-        "agent": {"lost_packets": 0, "counters": {"upstream": dict(COUNTERS)}},
+        "agents": {"i1": {"lost_packets": 0, "counters": {"upstream": dict(COUNTERS)}}},
         "machine_dropped": 0,
     }
     for name, value in changed.items():
         part, _, inner = name.partition("__")
-        if inner:
+        if part == "move":
+            parts["moves"][0][inner] = value
+        elif inner:
             parts[part][inner] = value
         else:
             parts[part] = value
@@ -51,7 +64,7 @@ def outcome(**changed: Any) -> Outcome:
 
 def test_all_is_well() -> None:
     assert outcome().problems() == []
-    assert outcome().line().startswith("PASSED: 1 holds captured and released 9 packets; nothing")
+    assert outcome().line().startswith("PASSED: 1 moves of live flows; nothing lost, reordered")
     assert outcome().as_json()["passed"] is True
 
 
@@ -66,23 +79,31 @@ def test_all_is_well() -> None:
         ({"ping__lost": 1}, "ping: 1 packets lost"),
         ({"ping__reordered": 1}, "ping: 1 packets reordered"),
         ({"ping__duplicated": 1}, "ping: 1 packets duplicated"),
+        ({"ping__received": 0}, "ping: nothing was answered"),
         ({"tcp__connected": False, "tcp__error": "reset"}, "tcp: the connection broke (reset)"),
         ({"tcp__bytes_received": 8}, "tcp: 2 bytes never arrived"),
         ({"tcp__intact": False}, "tcp: the content arrived changed"),
         ({"tcp__out_of_order_segments": 3}, "tcp: 3 segments out of order"),
-        ({"agent__lost_packets": 4}, "the agent counts 4 packets lost"),
+        ({"session__connected": False, "session__error": "reset"}, "session: the connection broke"),
+        ({"session__answered": 2}, "session: 2 of 3 requests answered"),
+        ({"session__asked": 0, "session__answered": 0}, "session: 0 of 0 requests answered"),
+        ({"session__wrong": 1}, "session: 1 answers were wrong"),
+        ({"agents": {"i2": {"lost_packets": 4, "counters": {}}}}, "agent of i2 counts 4 packets"),
         (
-            {"agent__counters": {"downstream": COUNTERS | {"failed_open": 1}}},
-            "downstream: 1 packets failed open",
+            {
+                "agents": {
+                    "i1": {"lost_packets": 0, "counters": {"up": COUNTERS | {"discarded": 1}}}
+                }
+            },
+            "i1 up: 1 packets discarded",
         ),
-        (
-            {"holds": [{"id": 3, "state": "aborted", "error": "full", "captured_packets": 1}]},
-            "hold 3 was aborted: full",
-        ),
-        (
-            {"holds": [{"id": 1, "state": "done", "error": None, "captured_packets": 0}]},
-            "nothing was captured",
-        ),
+        ({"move__state": "aborted", "move__error": "full"}, "move 1 (all UDP → i2) aborted: full"),
+        ({"move__lost_packets": 3}, "move 1 (all UDP → i2) lost 3 packets"),
+        ({"move__controller_packets": 1}, "1 packets at the controller"),
+        ({"move__state_arrived": []}, "no state came"),
+        ({"move__state_arrived": [True, False]}, "its state came changed"),
+        ({"planned": 3}, "2 moves were not begun"),
+        ({"move__captured_packets": 0}, "nothing was captured"),
     ],
 )
 def test_each_failure_is_seen(changed: dict[str, Any], said: str) -> None:
@@ -98,19 +119,21 @@ def test_an_overloaded_machine_is_named_with_the_loss_but_is_no_loss() -> None:
     assert outcome(machine_dropped=7).problems() == []
 
 
-def test_a_plan_is_always_the_same_and_fits() -> None:
-    cues = plan(20, 20.0)
-    assert cues == plan(20, 20.0)
-    assert sorted(round(cue.length, 3) for cue in cues)[:: len(cues) - 1] == [SHORTEST, LONGEST]
-    for one, following in itertools.pairwise(cues):
-        assert one.at + 2 * one.length / 1e3 <= following.at
-    assert cues[0].at == MARGIN
-    assert cues[-1].at + 2 * cues[-1].length / 1e3 <= 20.0 - MARGIN
+def test_a_plan_is_always_the_same_and_every_move_moves() -> None:
+    cues = plan(20)
+    assert cues == plan(20)
+    sizes = sorted(cue.state for cue in cues)
+    assert sizes[:5] == [0] * 5
+    assert (sizes[5], sizes[-1]) == (LEAST_STATE, MOST_STATE)
+    place: dict[str, str | None] = {}
     for cue in cues:
-        endpoint.check_match(cue.match)
+        endpoint.check_match(cue.scene.match)
+        # A rule always points elsewhere than before, or is removed and then added again.
+        assert cue.to != place.get(cue.scene.title, "i1" if cue.scene is not OVER_ALL else None)
+        place[cue.scene.title] = cue.to
+    assert {cue.scene.title for cue in cues} == {scene.title for scene in PLAY}
 
 
-def test_a_plan_that_does_not_fit_says_what_would() -> None:
-    with pytest.raises(ValueError, match=r"100 holds do not fit into 10 s; give them 22 s or more"):
-        plan(100, 10.0)
-    assert len(plan(100, 22.0)) == 100
+def test_a_plan_needs_two_instances() -> None:
+    with pytest.raises(ValueError, match="two instances"):
+        plan(3, ["i1"])

@@ -21,7 +21,7 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("demo", "demo", "Live flows, held and released again: verdict and picture."),
+    "demo": Entry("demo", "demo", "Live flows move between running functions: verdict, picture."),
     "testbed": Entry("testbed", "testbed", "Hosts, switches and instances on this machine."),
     "hsl": Entry("hsl", "hsl", "The handover support layer of an instance."),
     "probe": Entry("probe", "probe", "Traffic that proves loss, order, duplication and delay."),

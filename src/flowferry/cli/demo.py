@@ -1,4 +1,4 @@
-"""`flowferry demo`: live flows, captured and released, with a verdict, a report and a picture."""
+"""`flowferry demo`: live flows on the move, with a verdict, a report and a picture."""
 
 import json
 import signal
@@ -10,32 +10,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 
+from flowferry.controller import ControllerError
 from flowferry.demo import Demo, Outcome, plan, play
-from flowferry.demo.stage import Function
 from flowferry.hsl import HslError
 from flowferry.probe import ProbeError
 from flowferry.testbed import TestbedError, preflight
 
+FUNCTIONS = ("bridge", "forwarder")
+
 
 @click.command()
 @click.option(
-    "--duration",
-    type=click.FloatRange(3, 600),
-    default=20.0,
-    show_default=True,
-    help="Seconds of traffic.",
-)
-@click.option(
-    "--holds", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+    "--moves", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
 )
 @click.option(
     "--function",
-    type=click.Choice(get_args(Function)),
+    type=click.Choice(FUNCTIONS),
     default="bridge",
     show_default=True,
     help="A function that the kernel forwards, or one with packet sockets.",
@@ -51,24 +46,18 @@ from flowferry.testbed import TestbedError, preflight
     "--name", metavar="RUN", help="Name its testbed, to look into it meanwhile.  [default: demo-…]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def demo(
-    duration: float, holds: int, function: str, out: Path, name: str | None, as_json: bool
-) -> None:
-    """Hold and release live UDP, TCP and ping through one function, and count every packet.
+def demo(moves: int, function: str, out: Path, name: str | None, as_json: bool) -> None:
+    """Move live UDP, TCP and ping between two running functions, and count every packet.
 
     Exit status 1 if anything was lost, reordered or duplicated, or a connection broke.
     """
     try:
-        cues = plan(holds, duration)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    try:
         preflight.require()
         out.mkdir(parents=True, exist_ok=True)
         with _ended_in_order():
-            it = Demo(cast(Function, function), cues, duration)
+            it = Demo(function, plan(moves))
             outcome = _play(replace(it, name=name) if name else it, out, as_json)
-    except (TestbedError, HslError, ProbeError) as error:
+    except (TestbedError, HslError, ControllerError, ProbeError) as error:
         raise click.ClickException(str(error)) from None
     except (OSError, subprocess.SubprocessError) as error:
         raise click.ClickException(f"{error}; check the machine with 'flowferry doctor'") from error
@@ -89,10 +78,10 @@ def _play(it: Demo, out: Path, as_json: bool) -> Outcome:
     console = Console(stderr=as_json)
     with tempfile.TemporaryDirectory(prefix="flowferry-demo-") as scratch:
         with live.shown(it, console) as told:
-            outcome = play(it, Path(scratch) / "timeline", told)
+            outcome = play(it, Path(scratch), told)
         files = {"report": str(out / "demo.json"), "picture": str(out / "demo.png")}
         outcome = replace(outcome, files=files)
-        picture.draw(it, outcome, Path(files["picture"]))
+        picture.draw(it, outcome, Path(scratch) / "timeline", Path(files["picture"]))
     Path(files["report"]).write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
     return outcome
 

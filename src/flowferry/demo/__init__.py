@@ -1,8 +1,8 @@
-"""The demonstration: live flows through one function, captured and released again and again.
+"""The demonstration: live flows move between two running functions, again and again.
 
-`play` builds a testbed with one instance, puts the handover support layer in front of it, sends
-UDP, TCP and ping through it, holds and releases parts of that traffic, and says what became of
-every packet. Nothing is left behind, whatever happens.
+`play` builds a testbed with two instances, an agent in front of each and a controller, sends UDP,
+TCP and ping through them, moves parts of that traffic to and fro with up to ten megabytes of state,
+and says what became of every packet. Nothing is left behind, whatever happens.
 """
 
 from flowferry.demo.cues import Cue, plan

@@ -1,61 +1,89 @@
-"""What is held, when and how long: worked out beforehand, so that every demo does the same."""
+"""What moves, where to and with how much state: worked out beforehand, the same for every demo.
+
+Each scene is a rule; a move gives it its other target. Rules lie inside one another: one UDP flow
+among all UDP flows, all within everything; a higher rule keeps its flows when a lower one moves.
+"""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowferry.hsl.client import BOTH, Side
-
-#: Milliseconds.
-SHORTEST, LONGEST = 1.0, 100.0
-#: Seconds before the first hold and after the last one: what the path does by itself.
-MARGIN = 1.0
-#: Ports of the UDP flows, from here on; the first flow is also held alone.
+#: Bytes of state.
+MOST_STATE = 10_000_000
+LEAST_STATE = 1_000
+#: One move in so many carries no state.
+STATELESS = 4
+#: Ports of the UDP flows, from here on; of the bulk transfer; of the requests and answers.
 FIRST_PORT = 7000
+BULK_PORT = 5001
+SESSION_PORT = 5002
 
 
 @dataclass(frozen=True)
-class Cue:
-    """One hold to come."""
+class Scene:
+    """Traffic that moves together: a rule."""
 
     #: What people call it.
     title: str
     match: str
-    sides: tuple[Side, ...]
-    #: Seconds after the traffic has begun.
-    at: float
-    #: Milliseconds.
-    length: float
+    priority: int
 
 
-#: Everything, each kind alone, one flow among others, and one direction only.
-SCENES: tuple[tuple[str, str, tuple[Side, ...]], ...] = (
-    ("everything", "*", BOTH),
-    ("all UDP", "udp", BOTH),
-    ("TCP", "tcp", BOTH),
-    ("one UDP flow", f"udp,tp_dst={FIRST_PORT}", BOTH),
-    ("TCP, answers only", "tcp", ("downstream",)),
-    ("ping", "icmp6", BOTH),
-)
+EVERYTHING = Scene("everything else", "*", 1)
+UDP = Scene("all UDP", "udp", 10)
+BULK = Scene("TCP bulk", f"tcp,tp_dst={BULK_PORT}", 10)
+PING = Scene("ping", "icmp6", 10)
+ONE = Scene("one UDP flow", f"udp,tp_dst={FIRST_PORT}", 20)
+OVER_ALL = Scene("all at once", "*", 100)
+SCENES = (EVERYTHING, UDP, BULK, PING, ONE, OVER_ALL)
+#: The order of the play; the rule over all is added, then removed, so that all go back home.
+PLAY = (EVERYTHING, UDP, ONE, BULK, PING, UDP, ONE, OVER_ALL, OVER_ALL, BULK)
 
 
-def plan(holds: int, duration: float, seed: int = 1) -> list[Cue]:
-    """`holds` cues of 1 to 100 ms, evenly placed in `duration` seconds.
+@dataclass(frozen=True)
+class Cue:
+    """One move to come."""
 
-    The lengths are evenly spaced on a logarithmic scale and then shuffled. Raises `ValueError`
-    if they do not fit: each needs its own length and as much again to settle.
-    """
-    if holds < 1:
-        raise ValueError("at least one hold is needed")
-    slot = (duration - 2 * MARGIN) / holds
-    if slot < 2 * LONGEST / 1e3:
-        least = holds * 2 * LONGEST / 1e3 + 2 * MARGIN
-        raise ValueError(
-            f"{holds} holds do not fit into {duration:g} s; give them {least:g} s or more"
-        )
-    ratio = LONGEST / SHORTEST
-    lengths = [SHORTEST * ratio ** (k / max(holds - 1, 1)) for k in range(holds)]
-    random.Random(seed).shuffle(lengths)
-    return [
-        Cue(*SCENES[k % len(SCENES)], at=MARGIN + k * slot, length=length)
-        for k, length in enumerate(lengths)
-    ]
+    scene: Scene
+    #: The instance that the rule points to afterwards; None: the rule is removed.
+    to: str | None
+    #: Bytes of state that go with it.
+    state: int
+
+    @property
+    def title(self) -> str:
+        """One line's worth."""
+        return f"{self.scene.title} → {self.to or 'home'}"
+
+
+def plan(moves: int, instances: Sequence[str] = ("i1", "i2"), seed: int = 1) -> list[Cue]:
+    """`moves` cues. All begins at the first instance. Raises `ValueError` if there are too few."""
+    if moves < 1:
+        raise ValueError("at least one move is needed")
+    if len(instances) < 2:
+        raise ValueError("at least two instances are needed")
+    sizes = _sizes(moves, seed)
+    at = dict.fromkeys((scene.title for scene in SCENES), 0)
+    at[OVER_ALL.title] = 1
+    over = False
+    cues = []
+    for number, size in enumerate(sizes):
+        scene = PLAY[number % len(PLAY)]
+        if scene is OVER_ALL and over:
+            cues.append(Cue(scene, None, size))
+            over = False
+            continue
+        at[scene.title] = (at[scene.title] + 1) % len(instances)
+        over |= scene is OVER_ALL
+        cues.append(Cue(scene, instances[at[scene.title]], size))
+    return cues
+
+
+def _sizes(moves: int, seed: int) -> list[int]:
+    """Evenly spaced on a logarithmic scale, some zero, shuffled."""
+    stateful = moves - moves // STATELESS
+    ratio = MOST_STATE / LEAST_STATE
+    sizes = [round(LEAST_STATE * ratio ** (k / max(stateful - 1, 1))) for k in range(stateful)]
+    sizes += [0] * (moves - stateful)
+    random.Random(seed).shuffle(sizes)
+    return sizes

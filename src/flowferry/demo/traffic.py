@@ -1,4 +1,5 @@
-"""The traffic: UDP flows that count themselves, a TCP transfer that is checked, and ping.
+"""The traffic: UDP flows that count themselves, a TCP transfer that is checked, and ping;
+requests and answers over one more TCP connection stand in `session`.
 
 Each is a context manager: it starts with the block and is stopped, whatever happens, at its end;
 `finish` waits for its orderly end and says what became of it.
@@ -7,6 +8,7 @@ Each is a context manager: it starts with the block and is stopped, whatever hap
 import hashlib
 import random
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -17,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowferry import probe
-from flowferry.demo.cues import FIRST_PORT
-from flowferry.testbed import Chain, Host, Testbed, namespace
+from flowferry.demo.cues import BULK_PORT, FIRST_PORT
+from flowferry.testbed import Host, Testbed, namespace
 
 FLOWS = 6
 #: The share of them that sends `QUIET_RATE` packets a second, not `RATE`.
@@ -34,11 +36,11 @@ PATIENCE = 15.0
 class Udp:
     """Probe flows from h1 to h2, every packet numbered and timed."""
 
-    def __init__(self, bed: Testbed | Chain, duration: float, timeline: Path) -> None:
-        """`timeline`: where each arrival is recorded."""
+    def __init__(self, bed: Testbed, longest: float, timeline: Path) -> None:
+        """At most `longest` seconds; `timeline`: where each arrival is recorded."""
         self.timeline = timeline
         self._hosts = bed.hosts
-        self._duration = duration
+        self._longest = longest
         self._sending, self._sinking = probe.Control(), probe.Control()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="udp")
         self._sink: Future[probe.SinkReport] | None = None
@@ -65,7 +67,7 @@ class Udp:
             flow_rate=RATE,
             quiet=QUIET,
             quiet_rate=QUIET_RATE,
-            duration=self._duration,
+            duration=self._longest,
             control=self._sending,
         )
         self._await(self._send, lambda: self._sinking.packets > 0, "no probe packet arrives")
@@ -86,10 +88,11 @@ class Udp:
         return self._sinking.packets
 
     def finish(self) -> probe.SinkReport:
-        """Wait until all is sent and counted."""
+        """Send no more, and wait until all is counted."""
         assert self._send is not None
         assert self._sink is not None
-        self._send.result(self._duration + PATIENCE)
+        self._sending.stop()
+        self._send.result(PATIENCE)
         return self._sink.result(PATIENCE)
 
     def __exit__(
@@ -107,9 +110,7 @@ class Udp:
 class Tcp:
     """One connection from h1 to h2 that carries random bytes, hashed at both ends."""
 
-    PORT = 5001
-
-    def __init__(self, bed: Testbed | Chain) -> None:
+    def __init__(self, bed: Testbed) -> None:
         """Nothing is sent yet."""
         self._hosts = bed.hosts
         self._halt = threading.Event()
@@ -128,11 +129,11 @@ class Tcp:
         h1, h2 = self._hosts["h1"], self._hosts["h2"]
         self._before = {role: counters(host) for role, host in self._hosts.items()}
         listener = namespace.call(
-            h2.namespace, lambda: socket.create_server((h2.ip4, self.PORT), reuse_port=True)
+            h2.namespace, lambda: socket.create_server((h2.ip4, BULK_PORT), reuse_port=True)
         )
         with listener:
             client = namespace.call(
-                h1.namespace, lambda: socket.create_connection((h2.ip4, self.PORT), PATIENCE)
+                h1.namespace, lambda: socket.create_connection((h2.ip4, BULK_PORT), PATIENCE)
             )
             self._sockets.append(client)
             listener.settimeout(PATIENCE)
@@ -251,10 +252,9 @@ class Ping:
         r"^\[(?P<at>[\d.]+)\].*icmp_seq=(?P<seq>\d+).* time=(?P<ms>[\d.]+) ms(?P<dup>.*)"
     )
 
-    def __init__(self, bed: Testbed | Chain, duration: float) -> None:
-        """It asks for `duration` seconds."""
+    def __init__(self, bed: Testbed) -> None:
+        """It asks until `finish`."""
         self._bed = bed
-        self._count = max(1, int(duration / PING_INTERVAL))
         #: (when the answer came, CLOCK_REALTIME seconds; round trip, milliseconds).
         self.trips: list[tuple[float, float]] = []
         self._order: list[int] = []
@@ -264,7 +264,7 @@ class Ping:
 
     def __enter__(self) -> Self:
         """Start to ask."""
-        command = ["ping", "-6", "-n", "-D", f"-c{self._count}", f"-i{PING_INTERVAL}", "-W2"]
+        command = ["ping", "-6", "-n", "-D", f"-i{PING_INTERVAL}"]
         self._process = self._bed.popen(
             "h1", [*command, self._bed.hosts["h2"].ip6], stdout=subprocess.PIPE, text=True
         )
@@ -286,16 +286,18 @@ class Ping:
             self.trips.append((float(found["at"]), float(found["ms"])))
 
     def finish(self) -> dict[str, Any]:
-        """Wait for the last answer; what became of all."""
+        """End it; what became of all requests before the last one that was answered."""
         assert self._process is not None
         assert self._reader is not None
+        self._process.send_signal(signal.SIGINT)
         self._process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         late = sum(a > b for a, b in zip(self._order, self._order[1:], strict=False))
+        sent = max(self._order, default=0)
         return {
-            "sent": self._count,
+            "sent": sent,
             "received": len(self._order),
-            "lost": self._count - len(self._order),
+            "lost": sent - len(self._order),
             "reordered": late,
             "duplicated": self._duplicated,
         }

@@ -13,27 +13,45 @@ class Outcome:
     """Everything that was counted. All fields are plain data as in the JSON report."""
 
     function: str
-    shim: str
     duration: float
-    #: Figures of each hold (docs/hsl.md), with `title` and `planned_ms`.
-    holds: Sequence[Mapping[str, Any]]
+    #: Each handover (docs/controller.md), with `title`, `state_bytes`, and `state_arrived`: a list
+    #: that says of each part whose state has come whether it was what was sent.
+    moves: Sequence[Mapping[str, Any]]
+    #: Moves that were planned.
+    planned: int
     #: The probe sink's report (docs/probe.md).
     udp: Mapping[str, Any]
     tcp: Mapping[str, Any]
+    session: Mapping[str, Any]
     ping: Mapping[str, Any]
-    #: The agent's last status (docs/hsl.md).
-    agent: Mapping[str, Any]
+    #: The agents' last status (docs/hsl.md), by instance.
+    agents: Mapping[str, Mapping[str, Any]]
     #: Packets that full receive queues of this machine dropped meanwhile, anybody's (softnet).
     machine_dropped: int
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def captured(self) -> int:
-        """Packets captured by all holds; a super-packet counts as one."""
-        return sum(hold["captured_packets"] for hold in self.holds)
+        """Packets captured by all moves; a super-packet counts as one."""
+        return sum(move["captured_packets"] for move in self.moves)
 
     def problems(self) -> list[str]:
         """What went wrong, most telling first; nothing if all went well."""
+        found = [*self._udp_and_ping(), *self._connections(), *self._moves()]
+        for name, agent in self.agents.items():
+            if agent["lost_packets"]:
+                found.append(f"the agent of {name} counts {agent['lost_packets']:,} packets lost")
+            for side, counters in agent["counters"].items():
+                found += [
+                    f"{name} {side}: {counters[kind]:,} packets {kind.replace('_', ' ')}"
+                    for kind in AMISS
+                    if counters and counters[kind]
+                ]
+        if not self.captured:
+            found.append("nothing was captured, so nothing is shown")
+        return found
+
+    def _udp_and_ping(self) -> list[str]:
         found = []
         for name, what in (("udp", self.udp), ("ping", self.ping)):
             for amiss in ("lost", "reordered", "duplicated"):
@@ -43,28 +61,49 @@ class Outcome:
             found.append(f"udp: {self.udp['unclassified']:,} packets could not be classified")
         if not self.udp["clean"] and not found:
             found.append(f"udp: {self.udp['verdict']}")
-        if not self.tcp["connected"]:
-            found.append(f"tcp: the connection broke ({self.tcp['error']})")
-        elif self.tcp["bytes_sent"] != self.tcp["bytes_received"]:
-            missing = self.tcp["bytes_sent"] - self.tcp["bytes_received"]
+        if not self.ping["received"]:
+            found.append("ping: nothing was answered")
+        return found
+
+    def _connections(self) -> list[str]:
+        found = []
+        tcp, session = self.tcp, self.session
+        if not tcp["connected"]:
+            found.append(f"tcp: the connection broke ({tcp['error']})")
+        elif tcp["bytes_sent"] != tcp["bytes_received"]:
+            missing = tcp["bytes_sent"] - tcp["bytes_received"]
             found.append(f"tcp: {missing:,} bytes never arrived")
-        elif not self.tcp["intact"]:
+        elif not tcp["intact"]:
             found.append("tcp: the content arrived changed")
-        if self.tcp["out_of_order_segments"]:
-            found.append(f"tcp: {self.tcp['out_of_order_segments']:,} segments out of order")
-        for hold in self.holds:
-            if hold["state"] != "done":
-                found.append(f"hold {hold['id']} was {hold['state']}: {hold['error']}")
-        if self.agent["lost_packets"]:
-            found.append(f"the agent counts {self.agent['lost_packets']:,} packets lost")
-        for side, counters in self.agent["counters"].items():
-            found += [
-                f"{side}: {counters[name]:,} packets {name.replace('_', ' ')}"
-                for name in AMISS
-                if counters and counters[name]
-            ]
-        if not self.captured:
-            found.append("nothing was captured, so nothing is shown")
+        if tcp["out_of_order_segments"]:
+            found.append(f"tcp: {tcp['out_of_order_segments']:,} segments out of order")
+        if not session["connected"]:
+            found.append(f"session: the connection broke ({session['error']})")
+        elif session["asked"] != session["answered"] or not session["asked"]:
+            found.append(
+                f"session: {session['answered']:,} of {session['asked']:,} requests answered"
+            )
+        if session["wrong"]:
+            found.append(f"session: {session['wrong']:,} answers were wrong")
+        return found
+
+    def _moves(self) -> list[str]:
+        found = []
+        for move in self.moves:
+            name = f"move {move['id']} ({move['title']})"
+            if move["state"] != "done":
+                found.append(f"{name} {move['state']}: {move['error']}")
+                continue
+            if move["lost_packets"]:
+                found.append(f"{name} lost {move['lost_packets']:,} packets")
+            if move["controller_packets"]:
+                found.append(f"{name}: {move['controller_packets']:,} packets at the controller")
+            if not move["state_arrived"]:
+                found.append(f"{name}: no state came")
+            elif not all(move["state_arrived"]):
+                found.append(f"{name}: its state came changed")
+        if len(self.moves) < self.planned:
+            found.append(f"{self.planned - len(self.moves)} moves were not begun")
         return found
 
     def line(self) -> str:
@@ -80,10 +119,10 @@ class Outcome:
             return f"FAILED: {'; '.join(problems)}{hint}"
         udp, tcp, ping = self.udp, self.tcp, self.ping
         return (
-            f"PASSED: {len(self.holds)} holds captured and released {self.captured:,} packets; "
-            f"nothing lost, reordered or duplicated in {udp['received']:,} UDP packets "
-            f"and {ping['received']:,} pings, "
-            f"{tcp['bytes_received'] / 1e6:,.1f} MB over one unbroken TCP connection intact"
+            f"PASSED: {len(self.moves)} moves of live flows; nothing lost, reordered or duplicated "
+            f"in {udp['received']:,} UDP packets and {ping['received']:,} pings, "
+            f"{tcp['bytes_received'] / 1e6:,.1f} MB and {self.session['answered']:,} requests "
+            "over two unbroken TCP connections intact"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -94,14 +133,14 @@ class Outcome:
             "verdict": self.line(),
             "problems": problems,
             "function": self.function,
-            "shim": self.shim,
-            "duration_s": self.duration,
+            "duration_s": round(self.duration, 3),
             "captured_packets": self.captured,
-            "holds": list(self.holds),
+            "moves": list(self.moves),
             "udp": self.udp,
             "tcp": self.tcp,
+            "session": self.session,
             "ping": self.ping,
-            "agent": self.agent,
+            "agents": self.agents,
             "machine_dropped": self.machine_dropped,
             "files": self.files,
         }
