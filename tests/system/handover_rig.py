@@ -1,0 +1,151 @@
+"""A testbed with controller and agents, echoed probe traffic over it, and its outside witnesses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from hsl_pcap import Numbers, Records, Tcpdump, until
+
+from flowferry import probe
+from flowferry.testbed import Testbed
+
+#: First octets of the probe's compact header: what is sent, and what is sent back.
+DATA, REPLY = 0xF1C0, 0xF1C1
+
+
+class Echo:
+    """Probe traffic from h1 to h2 and back, for as long as the block lasts.
+
+    `there` (the sink's account of the way there), `back` (the sender's of the way back) and `sent`
+    are there afterwards.
+    """
+
+    def __init__(self, bed: Testbed, *, flows: int, rate: float, **more: Any) -> None:
+        self._bed = bed
+        self._request = {"flows": flows, "rate": rate, "duration": 3600.0, "frame": 58, **more}
+        self._stop, self.arrived = probe.Control(), probe.Control()
+        self._pool = ThreadPoolExecutor(2)
+        self._reports: list[Future[Any]] = []
+
+    def __enter__(self) -> Self:
+        spaces, h2 = self._bed.namespaces, self._bed.hosts["h2"]
+        sink = self._pool.submit(
+            probe.sink, netns=spaces["h2"], wait=20.0, echo=True, control=self.arrived
+        )
+        self._reports.append(sink)
+        until(lambda: self._look() and self.arrived.ready, "the sink")
+        self._reports.append(
+            self._pool.submit(
+                probe.send, h2.ip4, netns=spaces["h1"], echo=True, control=self._stop,
+                **self._request,
+            )
+        )  # fmt: skip
+        until(lambda: self._look() and self.arrived.packets > 100, "traffic")
+        return self
+
+    def _look(self) -> bool:
+        for report in self._reports:
+            if report.done():
+                report.result()
+        return True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.stop()
+        with self._pool:
+            if error is None:
+                self.there: probe.SinkReport = self._reports[0].result(timeout=60)
+                self.sent: probe.SendReport = self._reports[1].result(timeout=60)
+
+
+@contextmanager
+def witnesses(bed: Testbed, folder: Path) -> Iterator[dict[str, Tcpdump]]:
+    """tcpdump at both hosts and, on the switches' side, at every instance's two ports.
+
+    Each records one way only at each place, by the addresses: what goes to the function at its
+    near port, what comes out of it at its far port.
+    """
+    h1, h2 = bed.hosts["h1"].ip4, bed.hosts["h2"].ip4
+    with ExitStack() as stack:
+        found = {}
+        places = [("h1", "eth0"), ("h2", "eth0")]
+        places += [("sw", f"{i.name}-{dev}") for i in bed.instances for dev in ("up", "down")]
+        for role, dev in places:
+            for way, source in (("there", h1), ("back", h2)):
+                name = f"{dev if role == 'sw' else role} {way}"
+                path = folder / f"{name.replace(' ', '-')}.pcap"
+                expression = f"udp and src host {source}"
+                dump = Tcpdump(bed, role, dev, path, expression, buffer_kib=32 << 10)
+                found[name] = stack.enter_context(dump)
+        yield found
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Probe packets as a witness saw them: the flow and the number of each, in order."""
+
+    flows: Numbers
+    numbers: Numbers
+
+    @classmethod
+    def of(cls, records: Records, run: int, way: str) -> "Numbered":
+        """Those of a run on their way `there` or `back`."""
+        kind = DATA if way == "there" else REPLY
+        ours = (records.number(42, 2) == kind) & (records.number(44, 2) == run & 0xFFFF)
+        data = records.only(ours)
+        return cls(data.number(46, 3), data.number(49, 4))
+
+    def __len__(self) -> int:
+        return len(self.flows)
+
+    @property
+    def places(self) -> Numbers:
+        """Flow and number in one."""
+        return (self.flows << np.uint64(40)) | self.numbers
+
+    def extremes(self, most: bool) -> dict[int, int]:
+        """The greatest (or least) number of each flow that occurs."""
+        order = np.argsort(self.places)
+        flows, numbers = self.flows[order], self.numbers[order]
+        names, first = np.unique(flows, return_index=True)
+        last = np.append(first[1:], len(flows)) - 1
+        at = last if most else first
+        return dict(zip(names.tolist(), numbers[at].tolist(), strict=True))
+
+
+def split_cleanly(source: Numbered, taker: Numbered) -> tuple[int, int]:
+    """Packets that two instances let out: (at both of them, of flows in the wrong order)."""
+    both = len(np.intersect1d(source.places, taker.places))
+    last, first = source.extremes(most=True), taker.extremes(most=False)
+    wrong = sum(last[flow] >= first[flow] for flow in last.keys() & first.keys())
+    return both, wrong
+
+
+def in_order(seen: Numbered) -> bool:
+    """Whether each flow's numbers rise, one by one or with gaps."""
+    places = seen.places[np.argsort(seen.flows, kind="stable")]
+    return bool((np.diff(places.astype(np.int64)) > 0).all())
+
+
+def wait_for(client: Any, handover: int, states: Sequence[str], seconds: float = 30.0) -> Any:
+    """The handover once it is in one of these states."""
+    found: dict[str, Any] = {}
+
+    def there() -> bool:
+        found.update(client.handover(handover))
+        return found["state"] in states
+
+    until(there, f"handover {handover} in {states}", seconds=seconds)
+    return found
+
+
+Bed = Callable[..., Testbed]
