@@ -81,7 +81,7 @@ def load(path: Path | str) -> Config:
 
 def parse(text: str, name: str) -> Config:
     """Check the text of a configuration; `name` stands for the file. Raises `ConfigError`."""
-    document = _Document(text, name)
+    document = Document(text, name)
     problems = document.duplicates or list(_by_schema(document)) or list(_by_rules(document))
     if problems:
         raise ConfigError(problems)
@@ -94,10 +94,11 @@ def parse(text: str, name: str) -> Config:
     )
 
 
-class _Document:
+class Document:
     """A YAML text: its plain data, and the line that each field stands on."""
 
     def __init__(self, text: str, name: str) -> None:
+        """Raises `ConfigError` if it is no YAML; `name` stands for the file."""
         self.name = name
         try:
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -157,7 +158,7 @@ _STRICT: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
 )
 
 
-def _by_schema(document: _Document) -> Iterator[Problem]:
+def _by_schema(document: Document) -> Iterator[Problem]:
     validator = _STRICT(schema())
     errors = sorted(validator.iter_errors(document.data), key=lambda e: list(map(str, e.path)))
     for error in errors:
@@ -169,20 +170,20 @@ def _by_schema(document: _Document) -> Iterator[Problem]:
         elif error.validator == "required":
             missing = error.message.split("'")[1]  # nothing else tells which one it is
             about = error.schema["properties"][missing].get("description", "")
-            field = _dotted([*path, missing])
+            field = dotted([*path, missing])
             yield Problem(document.where(path), field, "is missing", f"add it: {about}")
         else:
             yield _bad_value(document, path, error)
 
 
-def _unknown(document: _Document, path: Sequence[Any], known: list[str]) -> Problem:
+def _unknown(document: Document, path: Sequence[Any], known: list[str]) -> Problem:
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else f"remove it; {SCHEMA_HINT}"
-    return Problem(document.where(path), _dotted(path), "is no field", remedy)
+    return Problem(document.where(path), dotted(path), "is no field", remedy)
 
 
 def _bad_value(
-    document: _Document, path: Sequence[Any], error: jsonschema.ValidationError
+    document: Document, path: Sequence[Any], error: jsonschema.ValidationError
 ) -> Problem:
     value = _shown(error.instance)
     if not path:
@@ -206,7 +207,7 @@ def _bad_value(
         remedy = f"wanted: {_about(path)}{quoted}"
     else:
         what, remedy = f"{value} is not possible", f"wanted: {_about(path)}"
-    return Problem(document.where(path), _dotted(path), what, remedy)
+    return Problem(document.where(path), dotted(path), what, remedy)
 
 
 def _shown(value: object) -> str:
@@ -234,12 +235,13 @@ def _about(path: Sequence[Any]) -> str:
     return str(node["description"])
 
 
-def _dotted(path: Sequence[Any]) -> str:
+def dotted(path: Sequence[Any]) -> str:
+    """A field's name as people write it: `keys[0].file`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.lstrip(".")
 
 
-def _by_rules(document: _Document) -> Iterator[Problem]:
+def _by_rules(document: Document) -> Iterator[Problem]:
     """What the schema cannot say with a remedy."""
     data = document.data
     interfaces = data["interfaces"]
@@ -248,11 +250,11 @@ def _by_rules(document: _Document) -> Iterator[Problem]:
         given = interfaces.get(name) is not None
         if data["shim"] == "veth" and not given:
             what, remedy = "is missing", f"the veth shim needs it: {_about(path)}"
-            yield Problem(document.where(["interfaces"]), _dotted(path), what, remedy)
+            yield Problem(document.where(["interfaces"]), dotted(path), what, remedy)
         elif data["shim"] == "kernel" and given:
             what = f"{interfaces[name]!r} has no place with the kernel shim"
             yield Problem(
-                document.where(path), _dotted(path), what, "remove it, or write 'shim: veth'"
+                document.where(path), dotted(path), what, "remove it, or write 'shim: veth'"
             )
     yield from _interfaces_differ(document, interfaces)
     if data.get("strays_listen") is not None:
@@ -270,24 +272,24 @@ def _by_rules(document: _Document) -> Iterator[Problem]:
     yield from _keys(document, data.get("keys", []))
 
 
-def _interfaces_differ(document: _Document, interfaces: dict[str, str | None]) -> Iterator[Problem]:
+def _interfaces_differ(document: Document, interfaces: dict[str, str | None]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for name, value in interfaces.items():
         if value is not None and value in seen:
             path = ["interfaces", name]
             what = f"{value!r} is {seen[value]} already"
-            yield Problem(document.where(path), _dotted(path), what, "name another interface")
+            yield Problem(document.where(path), dotted(path), what, "name another interface")
         elif value is not None:
             seen[value] = name
 
 
-def _keys(document: _Document, keys: Sequence[dict[str, Any]]) -> Iterator[Problem]:
+def _keys(document: Document, keys: Sequence[dict[str, Any]]) -> Iterator[Problem]:
     seen: set[int] = set()
     for at, key in enumerate(keys):
         path: list[str | int] = ["keys", at, "id"]
         if key["id"] in seen:
             what = f"{key['id']} stands for another key already"
-            yield Problem(document.where(path), _dotted(path), what, "number the keys apart")
+            yield Problem(document.where(path), dotted(path), what, "number the keys apart")
         seen.add(key["id"])
         path = ["keys", at, "file"]
         problem = key_file_problem(Path(key["file"]))
@@ -296,7 +298,7 @@ def _keys(document: _Document, keys: Sequence[dict[str, Any]]) -> Iterator[Probl
                 f"write a secret of {SHORTEST_SECRET} bytes or more there, as hexadecimal digits"
             )
             what = f"{key['file']!r} {problem}"
-            yield Problem(document.where(path), _dotted(path), what, remedy)
+            yield Problem(document.where(path), dotted(path), what, remedy)
 
 
 def key_file_problem(path: Path) -> str | None:
