@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from handover_rig import Bed, Echo, Numbered, in_order, split_cleanly, witnesses
+from hsl_pcap import until
 
 from flowferry.controller import Platform
 from flowferry.testbed import Testbed
@@ -33,16 +34,19 @@ def test_each_packet_is_at_one_instance_and_in_order(
     with Platform(bed, settling_ms=500) as platform:
         bed.run("h1", ["ping", "-c1", "-W5", bed.hosts["h2"].ip4])
         before = counters(bed, "h1", "eth0"), counters(bed, "h2", "eth0")
-        with witnesses(bed, tmp_path) as dumps:
-            with Echo(bed, flows=FLOWS, rate=RATE, cpu=cpu) as echo:
-                done = platform.client.move("udp", "i2", wait=True, timeout=30)
-                half = echo.arrived.packets
-                while echo.arrived.packets < half + 1000:  # the destination serves them for a while
-                    pass
+        with (
+            witnesses(bed, tmp_path) as dumps,
+            Echo(bed, flows=FLOWS, rate=RATE, cpu=cpu) as echo,
+        ):
+            done = platform.client.move("udp", "i2", wait=True, timeout=30)
+            half = echo.arrived.packets
+            until(lambda: echo.arrived.packets >= half + 1000, "traffic through the destination")
         after = counters(bed, "h1", "eth0"), counters(bed, "h2", "eth0")
     assert (done["state"], done["error"]) == ("done", None), done
     assert done["lost_packets"] == done["controller_packets"] == 0
-    for account in (echo.there, echo.sent["replies"]):
+    back = echo.sent["replies"]
+    assert back is not None
+    for account in (echo.there, back):
         figures = {k: account[k] for k in ("lost", "reordered", "duplicated", "unclassified")}
         assert not any(figures.values()), figures
     run = echo.sent["run"]

@@ -23,6 +23,12 @@ class Entry:
 COMMANDS = {
     "demo": Entry("demo", "demo", "Live flows move between running functions: verdict, picture."),
     "testbed": Entry("testbed", "testbed", "Hosts, switches and instances on this machine."),
+    "controller": Entry("controller", "controller", "The controller: its daemon and its status."),
+    "move": Entry("handovers", "move", "Move live flows to another instance."),
+    "handovers": Entry("handovers", "handovers", "Moves under way and over."),
+    "rules": Entry("rules", "rules", "Which flows go through which instance."),
+    "instances": Entry("instances", "instances", "The running copies of the function."),
+    "flows": Entry("flows", "flows", "Who serves which flow."),
     "hsl": Entry("hsl", "hsl", "The handover support layer of an instance."),
     "probe": Entry("probe", "probe", "Traffic that proves loss, order, duplication and delay."),
     "bench": Entry("bench", "bench", "An experiment of the papers, or one of ours."),

@@ -119,6 +119,26 @@ class OpenVSwitch:
         )
         self._run.step(f"entries {switch}")
 
+    def remove_entries(self, switch: str, cookie: int) -> None:
+        """Remove the entries with exactly this cookie."""
+        words = (
+            "ovs-ofctl",
+            *OPENFLOW,
+            "del-flows",
+            self._bridge(switch),
+            f"cookie={cookie:#x}/-1",
+        )
+        self._tool(*words)
+
+    def set_controller(self, switches: Iterable[Switch], target: str) -> None:
+        """Have switches connect to a controller (`tcp:ADDRESS:PORT`), and soon again if it goes."""
+        words: list[str] = []
+        for switch in switches:
+            words += ["--", "set-controller", switch.name, target]
+            words += ["--", "set", "Controller", switch.name]
+            words += ["connection_mode=out-of-band", "max_backoff=1000", "inactivity_probe=5000"]
+        self._vsctl(*words[1:])
+
     def dump_entries(self, switch: str) -> list[str]:
         """The entries of a switch with their counters, one line each, as ovs-ofctl prints them."""
         text = self._tool("ovs-ofctl", *OPENFLOW, "dump-flows", self._bridge(switch))

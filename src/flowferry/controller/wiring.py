@@ -1,0 +1,83 @@
+"""The right configuration for the controller of a `Testbed`, and where to find it again.
+
+Everything is in the testbed's run directory: key, journal, configuration, log, URL. The OpenFlow
+socket is in the switches' namespace, so that runs do not meet; the REST interface is on loopback.
+"""
+
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from flowferry.controller.client import ControllerError
+from flowferry.hsl.agent import KeyFile
+from flowferry.testbed import Testbed
+
+CONFIG, JOURNAL, URL, KEY = "controller.yaml", "controller.db", "controller.url", "control.key"
+OPENFLOW_PORT = 6653
+#: Where an agent of the testbed takes strays, on its address of the management network.
+STRAYS_PORT = 7001
+KEY_ID = 1
+
+
+def key_of(directory: Path) -> KeyFile:
+    """The run's key; it is made when it is first asked for."""
+    path = directory / KEY
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32) + "\n")
+    return KeyFile(KEY_ID, str(path))
+
+
+def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
+    """What to write into the configuration file of a testbed's controller.
+
+    `fields` are further fields of `flowferry.controller.config.Config`, `settling_ms` for instance.
+    """
+    directory = bed.owner.directory
+    ends = {switch.side: switch for switch in bed.switches.values()}
+    key = key_of(directory)
+    return {
+        "name": bed.name,
+        "openflow": {"listen": f"127.0.0.1:{OPENFLOW_PORT}", "netns": bed.namespaces["sw"]},
+        "rest": {"listen": f"127.0.0.1:{_free_port()}"},
+        "journal": str(directory / JOURNAL),
+        "keys": [{"id": key.id, "file": key.file}],
+        "groups": [
+            {
+                "name": bed.options.function,
+                **{
+                    side: {"dpid": ends[side].dpid, "ports": [ends[side].host_port]}
+                    for side in ("upstream", "downstream")
+                },
+                "instances": [
+                    {
+                        "name": one.name,
+                        "id": one.id,
+                        "upstream_port": ends["upstream"].ports[f"{one.name}-up"],
+                        "downstream_port": ends["downstream"].ports[f"{one.name}-down"],
+                        "peer": f"{one.mgmt_ip}:{STRAYS_PORT}",
+                    }
+                    for one in bed.instances
+                ],
+            }
+        ],
+        **fields,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def url_of(bed: Testbed) -> str:
+    """The URL of a running testbed's controller. Raises `ControllerError` if it has none."""
+    try:
+        return (bed.owner.directory / URL).read_text().strip()
+    except FileNotFoundError:
+        raise ControllerError(
+            f"testbed {bed.name} has no controller; "
+            f"take it down and start it without --no-controller, or give --controller URL"
+        ) from None
