@@ -1,0 +1,1 @@
+"""Strategies: how a handover is done, each a pure state machine behind `base.Strategy`."""
