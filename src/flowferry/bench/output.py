@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flowferry.bench.report import Case, Report
 from flowferry.bench.statistics import Estimate
+from flowferry.bench.survey import Survey
 
 
 def write(report: Report, directory: Path) -> list[Path]:
@@ -20,10 +21,18 @@ def write(report: Report, directory: Path) -> list[Path]:
     paths = [directory / f"{report.experiment}.{kind}" for kind in ("csv", "json", "png")]
     with paths[0].open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["case", "arm", "pass", "value", "unit"])
-        writer.writerows(rows(report))
+        if isinstance(report, Survey):
+            cases = report.to_dict()["cases"]
+            writer.writerow(cases[0])
+            writer.writerows(case.values() for case in cases)
+        else:
+            writer.writerow(["case", "arm", "pass", "value", "unit"])
+            writer.writerows(rows(report))
     paths[1].write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-    picture.draw(report, paths[2])
+    if isinstance(report, Survey):
+        report.draw(paths[2])
+    else:
+        picture.draw(report, paths[2])
     return paths
 
 
@@ -39,6 +48,12 @@ def rows(report: Report) -> list[list[Any]]:
 
 def table(report: Report) -> Table:
     """One row a case."""
+    if isinstance(report, Survey):
+        headings, cells = report.table_rows()
+        survey = Table(*headings, title=report.title, box=None, pad_edge=False)
+        for row in cells:
+            survey.add_row(*row)
+        return survey
     columns = ("case", "without", "with", "unit", "ratio [95 %]", "goal", "verdict")
     result = Table(*columns, title=report.title, box=None, pad_edge=False, title_justify="left")
     for case in report.cases:
