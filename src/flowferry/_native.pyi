@@ -125,6 +125,88 @@ def hsl_match(text: str) -> str: ...
 def hsl_table() -> str: ...
 def hsl_table_dot() -> str: ...
 
+def hsl_handover_table() -> str: ...
+def hsl_handover_table_dot() -> str: ...
+
+HslAction: TypeAlias = tuple[Any, ...]
+"""What an instance wants done outside, by its first item:
+
+    ("send", side, WireMessage)              a control frame; `side`: the interface to try first
+    ("record", "host:port", behind, bytes)   on the stream to that agent, when `strays_taken` >= behind
+    ("connect", "host:port")                 answer with `connected` or `unreachable`
+    ("strays", hold, "host:port")            strays of this hold go there
+    ("flush", side, number)                  answer with `flushed` when all that was queued is read
+    ("tell", json)                           a line for the function
+    ("step", handover, phase, error | None)  for those who listen
+"""
+
+class HslInstance:
+    """An instance without kernel, sockets and clock (crates/hsl/src/model), for simulations.
+
+    Sides are 1 (upstream) and 2 (downstream), times nanoseconds of any clock that never steps back.
+    Frames begin with their Ethernet header.
+    """
+
+    def __init__(
+        self,
+        own: int,
+        *,
+        name: str = "i",
+        epoch: int = 1,
+        buffer_bytes: int = ...,
+        quiet_ns: int | None = None,
+    ) -> None:
+        """`quiet_ns`: the quiet time that ends a drain; None: the flush itself proves it."""
+    def ingress(self, on: int, frame: bytes) -> bool:
+        """A packet reaches the interface. True: it goes on to the function; False: captured."""
+    def read(self, on: int, count: int, now: int) -> int:
+        """Read captured packets into the agent; how many there were."""
+    def follower(self, on: int, frame: bytes, now: int) -> None:
+        """A stray has come from another agent."""
+    def write(self, count: int, now: int) -> int:
+        """Write released packets back; they reach the function by `second_pass`."""
+    def second_pass(self, on: int) -> bytes | None:
+        """Let the next released packet go on to the function; it."""
+    def next_stray(self) -> tuple[int, int, bytes] | None:
+        """Take the next packet that goes to another agent: hold, side, frame."""
+    def settle(self, now: int) -> None:
+        """Find flows that are free again, and holds that have ended."""
+    def control(self, on: int, message: WireMessage, now: int) -> None:
+        """A control frame has been let in."""
+    def record(self, sender: int, record: bytes, now: int) -> None:
+        """A record has come, behind the strays sent before it. Raises ValueError if it is none."""
+    def connected(self, peer: str, now: int) -> None: ...
+    def unreachable(self, peer: str, why: str, now: int) -> None: ...
+    def gone(self, sender: int, now: int) -> None:
+        """The stream from that instance has ended."""
+    def flushed(self, flush: int, now: int, *, failed: bool = False) -> None: ...
+    def function(self, line: str, now: int) -> None:
+        """A line of the function's (the first is its hello). Raises ValueError if it is none."""
+    def function_gone(self, now: int) -> None: ...
+    def tick(self, now: int) -> None:
+        """To be called when `next_due` has come."""
+    def start_over(self, now: int) -> int:
+        """The agent was stopped or killed: what it held is lost; how many packets that was."""
+    def actions(self) -> list[HslAction]:
+        """What is to be done outside, in order; empties the list."""
+    @property
+    def next_due(self) -> int | None: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def strays_taken(self) -> int: ...
+    @property
+    def buffer_used(self) -> int: ...
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits to be read, written, sent on or passed on."""
+    @property
+    def idle(self) -> bool:
+        """Nothing is held and no part is under way."""
+    def phase(self, handover: int) -> str | None: ...
+    def owns(self, on: int, frame: bytes) -> bool: ...
+    def describe(self) -> str: ...
+
 # --- functions (crates/functions); the typed face is flowferry.functions.forwarder ---
 
 def forwarder_run(

@@ -3,6 +3,8 @@
 
 pub mod agent;
 pub mod endpoint;
+pub mod handover;
 pub mod key;
 pub mod matching;
+pub mod model;
 pub mod shim;

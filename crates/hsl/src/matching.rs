@@ -95,11 +95,6 @@ impl Match {
         Match { text, mask, value }
     }
 
-    /// Mask and value as seen from upstream.
-    pub(crate) fn words(&self) -> (&Key, &Key) {
-        (&self.mask, &self.value)
-    }
-
     /// Those packets that belong to both; `None` if there are none.
     pub fn and(&self, other: &Match) -> Option<Match> {
         self.overlaps(other).then(|| Match {

@@ -1,6 +1,7 @@
 //! `flowferry._native`: the Rust cores as Python sees them. Bindings only, no logic.
 
 mod functions;
+mod handover;
 mod hsl;
 mod probe;
 mod wire;
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     functions::register(module)?;
+    handover::register(module)?;
     hsl::register(module)?;
     probe::register(module)?;
     wire::register(module)

@@ -7,7 +7,8 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use values::{NativeMessage, malformed, read_mac, read_message, write_message};
+use values::{NativeMessage, malformed, read_mac};
+pub use values::{read_message, write_message};
 
 create_exception!(
     flowferry.wire,

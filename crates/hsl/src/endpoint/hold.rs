@@ -59,7 +59,7 @@ impl Spec {
     }
 
     /// Whether a flow belongs to it when all that is known is its key, which has no direction.
-    pub(super) fn names(&self, flow: &Key) -> bool {
+    pub(crate) fn names(&self, flow: &Key) -> bool {
         self.matching.covers_flow(flow)
             && !self.except.iter().any(|except| except.covers_flow(flow))
     }

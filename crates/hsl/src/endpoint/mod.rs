@@ -72,7 +72,7 @@ impl FlowSide {
 }
 
 /// Called before each transition takes effect; failpoints hang here.
-pub type Hook = Box<dyn FnMut(&Transition) + Send>;
+pub type Hook = Box<dyn FnMut(&Transition) + Send + Sync>;
 
 /// See the module's head.
 pub struct Endpoint {
@@ -83,6 +83,8 @@ pub struct Endpoint {
     /// Packets that the first of them has written in a row.
     turn: usize,
     strays: VecDeque<Stray>,
+    /// How many were ever put there.
+    strays_queued: u64,
     /// Bytes of `strays`, by hold.
     sending: HashMap<HoldId, usize>,
     /// A guarded flow whose last stray the shell is writing.
@@ -108,6 +110,7 @@ impl Endpoint {
             ready: VecDeque::new(),
             turn: 0,
             strays: VecDeque::new(),
+            strays_queued: 0,
             sending: HashMap::new(),
             unguard: None,
             budget: Budget::new(limit),

@@ -257,13 +257,19 @@ impl Endpoint {
         !self.strays.is_empty()
     }
 
-    /// How many wait to be sent on.
-    pub fn strays_waiting(&self) -> usize {
-        self.strays.len()
+    /// How many packets were ever queued to be sent on.
+    pub fn strays_queued(&self) -> u64 {
+        self.strays_queued
+    }
+
+    /// How many of them wait no longer: they come first to last.
+    pub fn strays_taken(&self) -> u64 {
+        self.strays_queued - self.strays.len() as u64
     }
 
     pub(super) fn queue_stray(&mut self, stray: Stray) {
         *self.sending.entry(stray.hold).or_default() += stray.frame.len();
+        self.strays_queued += 1;
         self.strays.push_back(stray);
     }
 }

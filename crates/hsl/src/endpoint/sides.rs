@@ -22,8 +22,7 @@ impl Endpoint {
     /// Let one side of a flow of hold `id` go while the hold lasts for its other side and for the
     /// others. `key` has the headers of its own side.
     pub fn release_side(&mut self, id: HoldId, key: Key) -> Result<(), Refusal> {
-        let upstream = self.aliased.get(&key).copied().unwrap_or(key);
-        let upstream = upstream.on(Side::Upstream);
+        let upstream = self.upstream_of(&key);
         let both = self.sides_of(id, upstream)?;
         if !both.contains(&key) {
             return Err(Refusal::NotOfHold {
@@ -41,6 +40,15 @@ impl Endpoint {
             self.hold_alone(id, other);
         }
         self.let_go(id, upstream, &[key])
+    }
+
+    /// The upstream key of the flow that has `key` on its side.
+    pub fn upstream_of(&self, key: &Key) -> Key {
+        self.aliased
+            .get(key)
+            .copied()
+            .unwrap_or(*key)
+            .on(Side::Upstream)
     }
 
     fn hold_alone(&mut self, id: HoldId, key: Key) {
@@ -117,11 +125,8 @@ impl Endpoint {
         if !self.holds.get(&id).is_some_and(armed) {
             return;
         }
-        let upstream = self.aliased.get(&key).copied().unwrap_or(key);
-        for key in self
-            .sides_of(id, upstream.on(Side::Upstream))
-            .unwrap_or_default()
-        {
+        let upstream = self.upstream_of(&key);
+        for key in self.sides_of(id, upstream).unwrap_or_default() {
             self.hold_alone(id, key);
         }
     }

@@ -1,0 +1,100 @@
+//! What happens because time has passed.
+
+use flowferry_wire::Reason;
+
+use super::control::report;
+use super::part::Part;
+use super::{Event, Handovers, Phase};
+use crate::endpoint::{Endpoint, HoldId};
+
+/// So many settling times without a word mean that the controller is gone.
+const SILENCE: u64 = 3;
+
+impl Part {
+    fn silence_ns(&self) -> u64 {
+        SILENCE * self.terms.settling_ns
+    }
+
+    /// When something is due at the latest.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let silence = self.last_word_ns + (self.silences + 1) * self.silence_ns();
+        [self.due_ns, self.quiet_until_ns, self.repeats.next_due()]
+            .into_iter()
+            .flatten()
+            .chain([silence])
+            .min()
+    }
+}
+
+impl Handovers {
+    pub(super) fn on_tick(&mut self, endpoint: &mut Endpoint, now: u64) {
+        for id in self.parts.keys().copied().collect::<Vec<_>>() {
+            self.end_quiet_time(endpoint, id, now);
+            self.pass_deadline(endpoint, id, now);
+            self.repeat(endpoint, id, now);
+            self.notice_silence(endpoint, id, now);
+        }
+    }
+
+    fn end_quiet_time(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        if part.quiet_until_ns.take_if(|until| *until <= now).is_some() {
+            self.fire(endpoint, id, Event::Drained, now);
+        }
+    }
+
+    fn pass_deadline(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        if part.due_ns.take_if(|due| *due <= now).is_none() {
+            return;
+        }
+        match part.phase {
+            Phase::Preparing | Phase::Arming => {
+                let why = match part.connected {
+                    true => "the flows were not listed in time",
+                    false => "no stream to the other instance in time; look at its agent",
+                };
+                part.error = Some(report(Reason::DeadlinePassed, why));
+                self.fire(endpoint, id, Event::Fail, now);
+            }
+            Phase::Exporting => {
+                let why = "the function did not give its state in time";
+                self.plead(id, Reason::ExportFailed, why, now);
+            }
+            Phase::Importing => {
+                let why = "the function did not take the state in time";
+                self.plead(id, Reason::ImportFailed, why, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn repeat(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        for (topic, times) in part.repeats.take_due(now) {
+            self.say(endpoint, id, topic, times);
+        }
+    }
+
+    fn notice_silence(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        let silences = now.saturating_sub(part.last_word_ns) / part.silence_ns();
+        while let Some(part) = self
+            .parts
+            .get_mut(&id)
+            .filter(|part| part.silences < silences)
+        {
+            part.silences += 1;
+            let times = part.silences;
+            self.on_silence(endpoint, id, times, now);
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! Control frames: what the controller asks, and what it is answered.
+
+use std::net::SocketAddr;
+
+use flowferry_wire::{Command, Counts, Flags, InReplyTo, Message, Reason, Report, Tlv};
+
+use super::function::{Other, Tell};
+use super::part::{Asked, Part, Role, Terms};
+use super::repeat::Topic;
+use super::{Action, Event, Handovers, Phase, Purpose, Survey, figures, translate};
+use crate::endpoint::{Endpoint, HoldId, Role as HoldRole, Spec};
+use crate::key::Side;
+use crate::matching::Match;
+
+/// Settling time where PREPARE names none.
+const SETTLING_MS: u32 = 1_500;
+
+impl Asked {
+    fn by(side: Side, message: &Message) -> Asked {
+        Asked {
+            command: message.command,
+            sequence: message.sequence,
+            side,
+        }
+    }
+}
+
+impl Handovers {
+    pub(super) fn on_control(
+        &mut self,
+        endpoint: &mut Endpoint,
+        side: Side,
+        message: Message,
+        now: u64,
+    ) {
+        let asked = Asked::by(side, &message);
+        let id = message.handover;
+        let word = |part: &mut Part| (part.last_word_ns, part.silences) = (now, 0);
+        match id {
+            0 => self.parts.values_mut().for_each(word),
+            id => self.parts.get_mut(&id).into_iter().for_each(word),
+        }
+        if let Some(epoch) = message.epoch().filter(|it| *it != self.settings.epoch) {
+            let why = format!(
+                "the agent is in epoch {}, not {epoch}; ask for its status",
+                self.settings.epoch
+            );
+            return self.refuse(id, asked, Reason::WrongEpoch, &why);
+        }
+        match message.command {
+            Command::Query => return self.on_query(endpoint, asked, &message),
+            Command::Marker => return self.on_marker(endpoint, side, &message, now),
+            Command::Prepare
+            | Command::Freeze
+            | Command::Commit
+            | Command::Release
+            | Command::Abort => {}
+            _ => return self.refuse(id, asked, Reason::Unsupported, "it is nothing for an agent"),
+        }
+        let sent = (message.boot, message.sequence);
+        let heard = self.parts.get(&id).map(|part| part.heard);
+        let heard = heard.or_else(|| self.remembered(id).map(|ended| ended.heard));
+        if heard.is_some_and(|heard| sent <= heard) {
+            self.late += 1;
+            return;
+        }
+        // Long lists of excepts come in several frames.
+        let Ok(Some(message)) = self.assembler.add(message) else {
+            return;
+        };
+        let asked = Asked::by(side, &message);
+        if self.parts.contains_key(&id) {
+            if let Some(part) = self.parts.get_mut(&id) {
+                part.heard = sent;
+            }
+            self.on_command(endpoint, id, asked, &message, now);
+        } else if self.remembered(id).is_some() {
+            if let Some(ended) = self.ended.iter_mut().find(|ended| ended.id == id) {
+                ended.heard = sent;
+            }
+            self.on_late_command(id, asked);
+        } else {
+            match message.command {
+                Command::Prepare => self.on_prepare(endpoint, asked, &message, sent, now),
+                Command::Abort => {
+                    // Nothing is here, and a PREPARE that comes late must begin nothing.
+                    self.remember(super::Ended {
+                        id,
+                        heard: sent,
+                        called_off: true,
+                        flags: Flags::NONE,
+                        counts: Counts::new(),
+                    });
+                    self.on_late_command(id, asked);
+                }
+                _ => {
+                    let why = format!("the agent knows of no handover {id}; prepare it first");
+                    self.refuse(id, asked, Reason::UnknownHandover, &why);
+                }
+            }
+        }
+    }
+
+    /// A command for a part that is under way.
+    fn on_command(
+        &mut self,
+        endpoint: &mut Endpoint,
+        id: HoldId,
+        asked: Asked,
+        message: &Message,
+        now: u64,
+    ) {
+        match message.command {
+            Command::Prepare => self.on_prepare_again(endpoint, id, asked, message),
+            Command::Freeze => self.on_freeze(endpoint, id, asked, now),
+            Command::Commit => self.on_commit(endpoint, id, asked, now),
+            Command::Release => self.on_release(endpoint, id, asked, message, now),
+            Command::Abort => self.on_abort(endpoint, id, asked, message, now),
+            _ => {}
+        }
+    }
+
+    fn on_prepare(
+        &mut self,
+        endpoint: &mut Endpoint,
+        asked: Asked,
+        message: &Message,
+        heard: (u64, u64),
+        now: u64,
+    ) {
+        let id = message.handover;
+        let terms = match self.terms(message) {
+            Ok(terms) => terms,
+            Err(why) => return self.refuse(id, asked, Reason::Unsupported, &why),
+        };
+        let spec = terms.spec(HoldRole::Arm);
+        let (role, other) = (terms.role, terms.other);
+        if role == Role::Destination
+            && let Err(refusal) = endpoint
+                .hold(id, spec.clone(), now)
+                .and_then(|()| endpoint.lead(id))
+        {
+            return self.refuse(id, asked, Reason::CaptureFailed, &refusal.to_string());
+        }
+        self.parts
+            .insert(id, Part::new(id, terms, heard, asked, now));
+        self.actions.push(Action::Strays {
+            hold: id,
+            to: other.address,
+        });
+        self.actions.push(Action::Connect(other.address));
+        if role == Role::Source {
+            self.survey(Survey::Prepare(id), spec.matching.clone());
+        }
+        if let Some(function) = &self.function {
+            let lists_flows = function.lists_flows && role == Role::Source;
+            self.actions.push(Action::Tell(Tell::Prepare {
+                handover: id,
+                role: role.name(),
+                matching: spec.matching.to_string(),
+                except: spec.except.iter().map(Match::to_string).collect(),
+                peer: other,
+            }));
+            if lists_flows {
+                let request = self.ticket();
+                self.asked_function.insert(request, id);
+                let matching = spec.matching.to_string();
+                self.actions
+                    .push(Action::Tell(Tell::Flows { request, matching }));
+            }
+        }
+    }
+
+    fn terms(&self, message: &Message) -> Result<Terms, String> {
+        let own = self.settings.own;
+        let destination = message.destination().unwrap_or_default();
+        let sources: Vec<u32> = message.sources().collect();
+        let (role, instance) = match sources[..] {
+            [source] if destination == own && source != own => (Role::Destination, source),
+            [source] if source == own && destination != own => (Role::Source, destination),
+            _ => {
+                return Err(format!(
+                    "a part has one source and one destination, and instance {own} is one of them"
+                ));
+            }
+        };
+        if message.handover == 0 {
+            return Err("handover 0 is none; number it".to_owned());
+        }
+        if message.downstream_match().is_some() {
+            return Err("address translation is not supported yet; leave it out".to_owned());
+        }
+        let peer = message
+            .peers()
+            .find(|peer| peer.instance == instance)
+            .ok_or_else(|| {
+                format!("the address of instance {instance} is missing; name its peer")
+            })?;
+        let sides = message.side().map(|side| vec![translate::to_side(side)]);
+        let milliseconds = |ms: u32| u64::from(ms.max(1)) * 1_000_000;
+        Ok(Terms {
+            role,
+            matching: *message.matching().ok_or("it has no match")?,
+            except: message.overriding().unwrap_or_default().to_vec(),
+            sides: sides.unwrap_or_else(|| Side::ALL.to_vec()),
+            other: Other {
+                instance,
+                address: SocketAddr::new(peer.address, peer.port),
+            },
+            settling_ns: milliseconds(message.settling_ms().unwrap_or(SETTLING_MS)),
+            deadline_ns: milliseconds(message.deadline_ms().unwrap_or(SETTLING_MS)),
+        })
+    }
+
+    fn on_prepare_again(
+        &mut self,
+        endpoint: &Endpoint,
+        id: HoldId,
+        asked: Asked,
+        message: &Message,
+    ) {
+        let terms = self.terms(message);
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        if terms != Ok(part.terms.clone()) {
+            let why = format!("handover {id} was prepared otherwise; number this one anew");
+            return self.refuse(id, asked, Reason::WrongState, &why);
+        }
+        part.asked = Some(asked);
+        if !matches!(part.phase, Phase::Preparing | Phase::Arming) {
+            self.answer(endpoint, id);
+        }
+    }
+
+    fn on_freeze(&mut self, endpoint: &mut Endpoint, id: HoldId, asked: Asked, now: u64) {
+        let regaining = self.phase(id) == Some(Phase::Regaining);
+        let forward = regaining && self.parts.get(&id).is_some_and(|part| part.state.is_some());
+        let done = match forward {
+            true => self.fire(endpoint, id, Event::Forward, now),
+            false => match self.freeze(endpoint, id, now) {
+                Ok(done) => done,
+                Err(why) => return self.refuse(id, asked, Reason::CaptureFailed, &why),
+            },
+        };
+        match done {
+            true => self.acknowledge(id, asked, Flags::NONE, None),
+            false => self.refuse_state(id, asked),
+        }
+    }
+
+    /// Put the hold of strays in force. False where the part cannot be frozen.
+    pub(super) fn freeze(
+        &mut self,
+        endpoint: &mut Endpoint,
+        id: HoldId,
+        now: u64,
+    ) -> Result<bool, String> {
+        let Some(part) = self.parts.get(&id) else {
+            return Ok(false);
+        };
+        if part.phase == Phase::Prepared {
+            let spec = part.terms.spec(HoldRole::Stray);
+            endpoint
+                .hold(id, spec, now)
+                .and_then(|()| endpoint.lead(id))
+                .map_err(|refusal| refusal.to_string())?;
+        }
+        Ok(self.fire(endpoint, id, Event::Freeze, now))
+    }
+
+    fn on_commit(&mut self, endpoint: &mut Endpoint, id: HoldId, asked: Asked, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        part.repeats.end(Topic::Imported);
+        let (source, flags) = (part.terms.role == Role::Source, part.flags);
+        let done = self.fire(endpoint, id, Event::Commit, now);
+        match (source, done) {
+            (true, true) => self.acknowledge(id, asked, flags, None),
+            (true, false) => self.refuse_state(id, asked),
+            (false, _) => {} // it is itself an answer
+        }
+    }
+
+    fn on_release(
+        &mut self,
+        endpoint: &mut Endpoint,
+        id: HoldId,
+        asked: Asked,
+        message: &Message,
+        now: u64,
+    ) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        part.repeats.end(Topic::Plea);
+        if !part.phase.takes() {
+            if !matches!(part.phase, Phase::Released | Phase::Releasing) {
+                part.asked = Some(asked);
+            }
+            if part.phase == Phase::Releasing {
+                return self.acknowledge(id, asked, Flags::NONE, None);
+            }
+            if !self.fire(endpoint, id, Event::Release, now) {
+                self.refuse_state(id, asked);
+            }
+            return;
+        }
+        let forced =
+            message.flags.contains(Flags::UNFENCED) || message.flags.contains(Flags::STATE_LOST);
+        if !forced || matches!(part.phase, Phase::Arming) {
+            return self.refuse_state(id, asked);
+        }
+        self.acknowledge(id, asked, Flags::NONE, None);
+        let side = message.side().map(translate::to_side);
+        let unfenced = message.flags.contains(Flags::UNFENCED);
+        let stateless = message.flags.contains(Flags::STATE_LOST);
+        self.force(endpoint, id, unfenced.then_some(side), stateless, now);
+    }
+
+    fn on_abort(
+        &mut self,
+        endpoint: &mut Endpoint,
+        id: HoldId,
+        asked: Asked,
+        message: &Message,
+        now: u64,
+    ) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        part.repeats.end(Topic::Plea);
+        let turned = message.flags.contains(Flags::TURNED);
+        let event = if turned {
+            Event::Handback
+        } else {
+            Event::Abort
+        };
+        if super::table::transition(part.phase, event).is_none() {
+            return self.refuse_state(id, asked);
+        }
+        if part.error.is_none() {
+            part.error = message.error().cloned();
+        }
+        part.called_off = true;
+        if !turned {
+            part.asked = Some(asked);
+        }
+        self.fire(endpoint, id, event, now);
+        if turned {
+            self.acknowledge(id, asked, Flags::NONE, None);
+        }
+    }
+
+    fn on_marker(&mut self, endpoint: &mut Endpoint, side: Side, message: &Message, now: u64) {
+        if message.side() != Some(translate::to_wire(side)) {
+            return; // counted by the shell
+        }
+        let id = message.handover;
+        if self.phase(id) == Some(Phase::Prepared) {
+            // Refused: no flush either, so nobody relies on this marker.
+            if self.freeze(endpoint, id, now) != Ok(true) {
+                return;
+            }
+        }
+        if self.phase(id).is_some_and(|phase| !phase.gives()) {
+            return;
+        }
+        self.actions.push(Action::Flush {
+            side,
+            purpose: Purpose::Marker {
+                handover: id,
+                round: message.round().unwrap_or_default(),
+                sequence: message.sequence,
+            },
+        });
+    }
+
+    fn on_query(&mut self, endpoint: &Endpoint, asked: Asked, message: &Message) {
+        let id = message.handover;
+        let mut counts = Self::gauges(endpoint);
+        if let Some(part) = self.parts.get(&id) {
+            counts.extend(Self::figures(endpoint, part));
+        } else if let Some(ended) = self.remembered(id) {
+            counts.extend(ended.counts.clone());
+        }
+        let mut answer = self
+            .message(Command::Status, id)
+            .with(Tlv::Counts(counts))
+            .with(Tlv::Epoch(self.settings.epoch))
+            .with(reply(asked))
+            .with(Tlv::Name(self.settings.name.clone()));
+        if id != 0 {
+            let step = self.phase(id).map(Phase::name);
+            answer = answer.with(Tlv::Step(step.unwrap_or_else(|| "none".to_owned())));
+        }
+        let side = asked.side;
+        if message.flows().is_none() {
+            self.actions.push(Action::Send {
+                side,
+                message: answer,
+            });
+            return;
+        }
+        let matching = message.matching().map(translate::to_match);
+        let matching = matching.unwrap_or_else(Match::all);
+        let spec = Spec {
+            role: HoldRole::Capture,
+            matching: matching.clone(),
+            except: Vec::new(),
+            sides: Side::ALL.to_vec(),
+        };
+        self.survey(Survey::Status { answer, side, spec }, matching);
+    }
+
+    pub(super) fn survey(&mut self, survey: Survey, matching: Match) {
+        let ticket = self.ticket();
+        self.surveys.insert(ticket, survey);
+        self.actions.push(Action::Survey { ticket, matching });
+    }
+
+    /// A command for a part that is over: the answer is the one it had.
+    fn on_late_command(&mut self, id: HoldId, asked: Asked) {
+        let Some(ended) = self.remembered(id).cloned() else {
+            return;
+        };
+        match (asked.command, ended.called_off) {
+            (Command::Abort, true) => {
+                let message = self
+                    .message(Command::Aborted, id)
+                    .with(Tlv::Counts(ended.counts))
+                    .with(reply(asked));
+                self.actions.push(Action::Send {
+                    side: asked.side,
+                    message,
+                });
+            }
+            (Command::Release | Command::Commit, _) => {
+                self.acknowledge(id, asked, ended.flags, Some(ended.counts));
+            }
+            _ => self.refuse_state(id, asked),
+        }
+    }
+
+    /// The answer to the request that began what is done now.
+    pub(super) fn answer(&mut self, endpoint: &Endpoint, id: HoldId) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        let Some(asked) = part.asked.take() else {
+            return;
+        };
+        let (flags, error) = (part.flags, part.error.clone());
+        let counts = Self::figures(endpoint, part);
+        match asked.command {
+            Command::Prepare => match error {
+                Some(error) => self.refuse(id, asked, error.reason, &error.text),
+                None => {
+                    let flows = figures::that_fit(&part.flows);
+                    let whole = flows.len() == part.flows.len();
+                    let mut message = self
+                        .message(Command::Ack, id)
+                        .with(Tlv::Counts(counts))
+                        .with(reply(asked));
+                    if whole {
+                        message = message.with(Tlv::Flows(flows));
+                    }
+                    self.actions.push(Action::Send {
+                        side: asked.side,
+                        message,
+                    });
+                }
+            },
+            Command::Abort => {
+                let message = self
+                    .message(Command::Aborted, id)
+                    .flagged(flags)
+                    .with(Tlv::Counts(counts))
+                    .with(reply(asked));
+                self.actions.push(Action::Send {
+                    side: asked.side,
+                    message,
+                });
+            }
+            _ => self.acknowledge(id, asked, flags, Some(counts)),
+        }
+    }
+
+    fn acknowledge(&mut self, id: HoldId, asked: Asked, flags: Flags, counts: Option<Counts>) {
+        let mut message = self.message(Command::Ack, id).flagged(flags);
+        if let Some(counts) = counts {
+            message = message.with(Tlv::Counts(counts));
+        }
+        let message = message.with(reply(asked));
+        self.actions.push(Action::Send {
+            side: asked.side,
+            message,
+        });
+    }
+
+    fn refuse_state(&mut self, id: HoldId, asked: Asked) {
+        let phase = self.phase(id).map_or("unknown".to_owned(), Phase::name);
+        let command = asked.command.name();
+        let why = format!("handover {id} is {phase} here, where {command} means nothing");
+        self.refuse(id, asked, Reason::WrongState, &why);
+    }
+
+    pub(super) fn refuse(&mut self, id: HoldId, asked: Asked, reason: Reason, why: &str) {
+        self.refused += 1;
+        let message = self
+            .message(Command::Nack, id)
+            .with(Tlv::Error(report(reason, why)))
+            .with(reply(asked));
+        self.actions.push(Action::Send {
+            side: asked.side,
+            message,
+        });
+    }
+}
+
+/// A reason with a text that fits its field.
+pub(super) fn report(reason: Reason, why: &str) -> Report {
+    let mut text = why.to_owned();
+    while text.len() > flowferry_wire::TEXT_MAX {
+        text.pop();
+    }
+    Report { reason, text }
+}
+
+fn reply(asked: Asked) -> Tlv {
+    Tlv::InReplyTo(InReplyTo {
+        command: asked.command,
+        sequence: asked.sequence,
+    })
+}

@@ -1,0 +1,91 @@
+//! Marker rounds of one side, where flows are taken.
+//!
+//! The first packet of a flow on a side proves that the side's switch has turned for it. One
+//! round at a time is under way: it fences the flows that had been seen when it was asked for.
+//! Flows that are seen meanwhile gather for the next one.
+
+use crate::key::Key;
+
+use super::record::FINAL;
+
+/// A round that the controller has been asked for.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The flows that it fences, seen before it was asked for.
+    pub flows: Vec<Key>,
+}
+
+/// See the module's head.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds {
+    last: u32,
+    under_way: Option<Round>,
+    gathering: Vec<Key>,
+    /// Fenced, and waiting for the state.
+    fenced: Vec<Key>,
+    /// Every flow of this side is fenced, those that never came included.
+    all: bool,
+}
+
+impl Rounds {
+    /// A flow has come. True if a new round is to be asked for.
+    pub fn seen(&mut self, key: Key) -> bool {
+        if self.all {
+            self.fenced.push(key);
+            return false;
+        }
+        self.gathering.push(key);
+        self.begin()
+    }
+
+    fn begin(&mut self) -> bool {
+        if self.under_way.is_some() || self.gathering.is_empty() {
+            return false;
+        }
+        self.last += 1;
+        self.under_way = Some(Round {
+            number: self.last,
+            flows: std::mem::take(&mut self.gathering),
+        });
+        true
+    }
+
+    /// The round that is waited for.
+    pub fn under_way(&self) -> Option<&Round> {
+        self.under_way.as_ref()
+    }
+
+    /// No packet from before the marker of `round` can come any more. True if a new round is to
+    /// be asked for. Answers that come twice, or late, change nothing.
+    pub fn fence(&mut self, round: u32) -> bool {
+        if round == FINAL {
+            self.all = true;
+            let round = self.under_way.take().map(|round| round.flows);
+            self.fenced.extend(round.into_iter().flatten());
+            self.fenced.append(&mut self.gathering);
+            return false;
+        }
+        match self
+            .under_way
+            .take_if(|under_way| under_way.number == round)
+        {
+            Some(round) => {
+                self.fenced.extend(round.flows);
+                self.begin()
+            }
+            None => false,
+        }
+    }
+
+    /// The flows that wait for nothing but the state; empties the list.
+    pub fn take_fenced(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.fenced)
+    }
+
+    /// Every flow of this side is fenced.
+    pub fn is_final(&self) -> bool {
+        self.all
+    }
+}
