@@ -37,7 +37,7 @@ def name(run_name: Callable[[], str]) -> Iterator[str]:
 
 
 def test_up_status_down(name: str) -> None:
-    up = json.loads(flowferry("testbed", "up", "--name", name, "--json").stdout)
+    up = json.loads(flowferry("testbed", "up", "--name", name, "--no-controller", "--json").stdout)
     assert {"name", "namespaces", "hosts", "switches", "controller", "instances"} <= up.keys()
     assert up["namespaces"]["h1"] == f"{name}-h1"
     assert {"ip4", "ip6", "dev"} <= up["hosts"]["h1"].keys()
@@ -59,7 +59,7 @@ def test_up_status_down(name: str) -> None:
 
 
 def test_a_healthy_testbed_is_no_remains_of_a_crash(name: str) -> None:
-    flowferry("testbed", "up", "--name", name, "--instances", "1")
+    flowferry("testbed", "up", "--name", name, "--instances", "1", "--no-controller")
     removed = json.loads(flowferry("testbed", "down", "--crashed", "--json").stdout)["removed"]
     assert name not in removed
     assert Testbed.attach(name).instances[0].name == "i1"
@@ -72,6 +72,7 @@ def test_a_healthy_testbed_is_no_remains_of_a_crash(name: str) -> None:
         (["up", "--name", "Not a name"], 1, "use up to 32 of a-z"),
         (["status", "--name", "not-there"], 1, "list them with 'flowferry testbed status'"),
         (["up", "--function", "nat"], 2, "is not one of"),
+        (["up", "--function", "forwarder-direct"], 1, "add --no-controller"),
         (["up", "--instances", "many"], 2, "not a valid integer"),
         (["up", "--instances", "0"], 2, "0 is not in the range"),
         (["sideways"], 2, "No such command"),

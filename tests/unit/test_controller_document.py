@@ -44,4 +44,6 @@ def test_every_field_is_described() -> None:
     new = head + wanted + tail
     if os.environ.get("FLOWFERRY_REWRITE"):
         PAGE.write_text(new, "utf-8")
-    assert text == new, "run FLOWFERRY_REWRITE=1 pytest tests/unit/test_controller_document.py, and look"
+    assert text == new, (
+        "run FLOWFERRY_REWRITE=1 pytest tests/unit/test_controller_document.py, and look"
+    )

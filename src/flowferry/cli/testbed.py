@@ -11,11 +11,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flowferry.controller import ControllerError, Platform
+from flowferry.hsl import HslError
+from flowferry.hsl.wiring import TAPPING
 from flowferry.testbed import Testbed, TestbedError, preflight
 from flowferry.testbed.functions import FUNCTIONS
 from flowferry.testbed.run import Run, names
 from flowferry.testbed.testbed import DEFAULT_NAME
-from flowferry.testbed.topology import MAX_INSTANCES, PORT_TYPES
+from flowferry.testbed.topology import MAX_INSTANCES, PORT_TYPES, Description
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,14 +83,27 @@ def testbed() -> None:
     "--delay", type=float, default=0.0, help="Milliseconds added on each host's link, one way."
 )
 @click.option("--steering/--no-steering", help="Receive packet steering over all CPUs.")
+@click.option(
+    "--controller/--no-controller",
+    default=True,
+    show_default=True,
+    help="Agents before the instances and a controller of the switches; without: static entries.",
+)
 @json_option
 @one_line
-def up(name: str, as_json: bool, **options: Any) -> None:
+def up(name: str, controller: bool, as_json: bool, **options: Any) -> None:
     """Build a testbed and leave it running; if that fails, nothing is left."""
     began = time.monotonic()
     bed = Testbed(name, **options)
     preflight.require()
+    if controller and options["function"] in TAPPING:
+        raise TestbedError(
+            f"no handover support layer can stand before {options['function']}",
+            "add --no-controller, or take another --function",
+        )
     description = bed.up(detach=True)
+    if controller:
+        description = _lead(bed)
     if as_json:
         click.echo(json.dumps(description.as_json()))
         return
@@ -97,6 +113,9 @@ def up(name: str, as_json: bool, **options: Any) -> None:
         f" ({time.monotonic() - began:.1f} s)"
     )
     h1, h2 = description.hosts["h1"], description.hosts["h2"]
+    if description.controller is not None:
+        click.echo(f"controller: {description.controller}")
+        click.echo(f"try:  flowferry move --name {name} --match udp --to i{count} --wait")
     click.echo(f"try:  ip netns exec {h1.namespace} iperf3 -c {h2.ip4}")
     click.echo(f"  on  ip netns exec {h2.namespace} iperf3 -s")
 
@@ -142,6 +161,19 @@ def down(name: str, crashed: bool, as_json: bool) -> None:
         click.echo(f"removed: {', '.join(wanted)}")
     else:
         click.echo("nothing to remove")
+
+
+def _lead(bed: Testbed) -> Description:
+    """Start agents and controller, to be ended by `down`; without them, nothing stays."""
+    try:
+        Platform(bed, detached=True).up()
+    except (HslError, ControllerError) as error:
+        bed.down()
+        raise click.ClickException(str(error)) from None
+    except BaseException:
+        bed.down()
+        raise
+    return bed.description
 
 
 def _state(run: Run) -> str:

@@ -100,6 +100,7 @@ class Platform:
             for switch in bed.switches:
                 bed.ovs.remove_entries(switch, STATIC)
             (directory / wiring.URL).write_text(url + "\n")
+            bed.belongs_to(url)
         except BaseException:
             self._stack.close()
             raise

@@ -9,6 +9,7 @@ another process made. See `topology` for the picture.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -101,14 +102,25 @@ class Testbed(Commands):
         self._run = run
         try:
             self._description = self._build(run)
-            text = json.dumps(self._description.as_json(), indent=2) + "\n"
-            (run.directory / DESCRIPTION).write_text(text)
+            self._describe()
             run.step("description")
             run.complete(detach=detach)
         except BaseException:
             self.down()
             raise
         return self._description
+
+    def belongs_to(self, controller: str) -> None:
+        """Note in the description that a controller at this URL leads the switches."""
+        self._description = replace(self.description, controller=controller)
+        self._describe()
+
+    def _describe(self) -> None:
+        text = json.dumps(self.description.as_json(), indent=2) + "\n"
+        path = self.owner.directory / DESCRIPTION
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        part.rename(path)
 
     def down(self) -> None:
         """Remove everything the testbed made, and its processes. Does nothing if it is not up."""
