@@ -1,4 +1,4 @@
-"""docs/controller.md says what the configuration's schema says. With FLOWFERRY_REWRITE=1 it is written."""
+"""docs/controller.md says what the schema says. With FLOWFERRY_REWRITE=1 it is written anew."""
 
 import os
 from pathlib import Path
