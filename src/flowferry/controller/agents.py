@@ -1,0 +1,229 @@
+"""Control frames to and from the instances' support layers, over the switches' data plane.
+
+Frames are signed and numbered here and go out by packet-out at the instance's own port; what comes
+in by packet-in is opened, must come from the port of the instance that signed it, and is joined if
+it came in parts. Also here: who is alive. An agent is asked for a status at intervals; one that
+takes part in a handover more often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from flowferry.controller.model import BOTH_SIDES, DOWNSTREAM, UPSTREAM, Instance, Model
+from flowferry.controller.openflow.channel import Channel
+from flowferry.controller.openflow.codec import PacketIn
+from flowferry.wire import (
+    CONTROLLER,
+    Assembler,
+    Command,
+    Counter,
+    Flags,
+    KeyRing,
+    Message,
+    Opener,
+    PartError,
+    RejectedError,
+    Sealer,
+    Side,
+    UnsendableError,
+    split,
+)
+
+LOG = logging.getLogger(__name__)
+#: Ethernet addresses mean nothing to receivers; these say in a capture who speaks.
+SOURCE = bytes.fromhex("02ff00000000")
+#: Between questions to agents that take part in nothing, in heartbeats.
+IDLE_FACTOR = 5
+
+
+def _destination(instance: int) -> bytes:
+    return b"\x02\xfe" + instance.to_bytes(4, "big")
+
+
+@dataclass
+class Pulse:
+    """What is known of one agent."""
+
+    #: Event loop time of the last frame from it, or `None`.
+    heard: float | None = None
+    #: Questions since.
+    missed: int = 0
+    epoch: int | None = None
+    name: str | None = None
+    counts: Mapping[Counter, int] = field(default_factory=dict)
+
+
+class Agents:
+    """All agents of a model. Not a thread's business but the event loop's."""
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        *,
+        boot: int,
+        model: Callable[[], Model],
+        channels: Mapping[int, Channel],
+        on_message: Callable[[Instance, Message], None],
+        on_dead: Callable[[Instance, str], None],
+        heartbeat: float,
+        dead_after: int,
+    ) -> None:
+        """`heartbeat`: seconds; after `dead_after` unanswered ones an agent counts as dead."""
+        self._keys = keys
+        self._sealer = Sealer(keys, sender=CONTROLLER, boot=boot)
+        self.opener = Opener(keys, own=CONTROLLER)
+        self._assembler = Assembler()
+        self._model, self._channels = model, channels
+        self._on_message, self._on_dead = on_message, on_dead
+        self._heartbeat, self._dead_after = heartbeat, dead_after
+        self._lists = itertools.count(1)
+        self._last_side: dict[int, Side] = {}
+        self._flow_lists: dict[int, asyncio.Future[Message]] = {}
+        self.pulses: dict[int, Pulse] = {}
+        #: How many handovers an instance takes part in.
+        self.engaged: dict[int, int] = {}
+        #: Frames that were authentic but came from another instance's port.
+        self.misplaced = 0
+        #: Data packets that came to the controller: there must be none.
+        self.data_packets = 0
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def send(self, number: int, side: Side | None, message: Message) -> bool:
+        """Send to an instance on a side, or on whichever its switch is there; `False`: no way.
+
+        Without a side, repeats (flag `RETRY`) alternate between the sides, so that neither a dead
+        link nor a lost frame stands in the way for ever.
+        """
+        instance = self._model().instances.get(number)
+        if instance is None:
+            return False
+        sides = self._sides(instance, side, bool(message.flags & Flags.RETRY))
+        for one in sides:
+            group = self._model().groups[instance.group]
+            channel = self._channels.get(group.at(one).dpid)
+            if channel is None:
+                continue
+            for each in self._fitting(replace(message, to=number)):
+                frame, _ = self._sealer.seal(each, destination=_destination(number), source=SOURCE)
+                channel.packet_out(instance.port(one), frame)
+            self._last_side[number] = one
+            return True
+        return False
+
+    def _sides(self, instance: Instance, side: Side | None, retry: bool) -> tuple[Side, ...]:
+        if side is not None:
+            return (side,)
+        last = self._last_side.get(instance.id, DOWNSTREAM if retry else UPSTREAM)
+        if retry:
+            return (DOWNSTREAM, UPSTREAM) if last is UPSTREAM else (UPSTREAM, DOWNSTREAM)
+        return (UPSTREAM, DOWNSTREAM)
+
+    def _fitting(self, message: Message) -> list[Message]:
+        """The message, in parts if its lists are too long for one frame."""
+        if len(message.overriding or ()) < 8 and len(message.flows or ()) < 20:
+            return [message]
+        try:
+            return split(message, list_number=next(self._lists))
+        except UnsendableError:
+            LOG.exception("%s to instance %d cannot be sent", message.command.name, message.to)
+            return []
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def on_packet(self, channel: Channel, packet: PacketIn) -> None:
+        """Take in a frame that a switch sent up."""
+        if packet.frame[12:14] != b"\x82\x1c":
+            self.data_packets += 1
+            return
+        try:
+            part = self.opener.open(packet.frame)
+        except RejectedError as error:
+            LOG.debug("frame from switch %#x port %d: %s", channel.dpid, packet.port, error)
+            return
+        instance = self._model().instances.get(part.sender)
+        if instance is None or not self._is_at(instance, channel.dpid, packet.port):
+            self.misplaced += 1
+            return
+        with suppress(PartError):
+            message = self._assembler.add(part)
+            self._alive(instance, part)
+            if message is not None:
+                self._deliver(instance, message)
+
+    def _is_at(self, instance: Instance, dpid: int, port: int) -> bool:
+        group = self._model().groups[instance.group]
+        return any(
+            group.at(side).dpid == dpid and instance.port(side) == port for side in BOTH_SIDES
+        )
+
+    def _deliver(self, instance: Instance, message: Message) -> None:
+        if message.command is Command.STATUS and message.flows is not None:
+            waiting = self._flow_lists.pop(instance.id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        elif message.handover:
+            self._on_message(instance, message)
+
+    def _alive(self, instance: Instance, message: Message) -> None:
+        pulse = self.pulses.setdefault(instance.id, Pulse())
+        pulse.heard, pulse.missed = asyncio.get_running_loop().time(), 0
+        pulse.name = message.name or pulse.name
+        if message.command is not Command.STATUS:
+            return
+        if message.counts is not None and not message.handover:
+            pulse.counts = message.counts
+        before, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
+        if before is not None and before != pulse.epoch:
+            self._on_dead(instance, "its agent failed open or was restarted")
+
+    # -- who is alive --------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Ask for ever."""
+        for turn in itertools.count():
+            for instance in list(self._model().instances.values()):
+                if self.engaged.get(instance.id) or turn % IDLE_FACTOR == 0:
+                    self._ask(instance)
+            await asyncio.sleep(self._heartbeat)
+
+    def _ask(self, instance: Instance) -> None:
+        pulse = self.pulses.setdefault(instance.id, Pulse())
+        if pulse.missed == self._dead_after:
+            self._on_dead(instance, f"its agent did not answer {pulse.missed} heartbeats")
+        flags = Flags.RETRY if pulse.missed else Flags.NONE
+        pulse.missed += 1
+        self.send(instance.id, None, Message(command=Command.QUERY, flags=flags))
+
+    def alive(self, number: int) -> bool:
+        """Whether an agent has answered lately."""
+        pulse = self.pulses.get(number)
+        return pulse is not None and pulse.heard is not None and pulse.missed <= self._dead_after
+
+    async def flows(self, number: int, timeout: float) -> Message | None:
+        """An agent's flow list (a `status`); `None` if it does not answer within `timeout` s."""
+        waiting = self._flow_lists.get(number)
+        if waiting is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self._flow_lists[number] = waiting
+        try:
+            async with asyncio.timeout(timeout):
+                for attempt in itertools.count():
+                    flags = Flags.RETRY if attempt else Flags.NONE
+                    self.send(number, None, Message(command=Command.QUERY, flows=(), flags=flags))
+                    with suppress(TimeoutError):
+                        return await asyncio.wait_for(asyncio.shield(waiting), timeout / 4)
+        except TimeoutError:
+            if self._flow_lists.get(number) is waiting:
+                del self._flow_lists[number]
+        return None
+
+    def forget(self, handover: int) -> None:
+        """Drop what had been joined for a part that is over."""
+        self._assembler.forget(handover)
