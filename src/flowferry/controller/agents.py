@@ -92,30 +92,36 @@ class Agents:
         self.misplaced = 0
         #: Data packets that came to the controller: there must be none.
         self.data_packets = 0
+        self.frames_out = 0
 
     # -- out -----------------------------------------------------------------------------------
 
-    def send(self, number: int, side: Side | None, message: Message) -> bool:
-        """Send to an instance on a side, or on whichever its switch is there; `False`: no way.
+    def send(self, number: int, side: Side | None, message: Message) -> list[int]:
+        """Send to an instance; the sequence numbers of the frames, none if there was no way.
 
-        Without a side, repeats (flag `RETRY`) alternate between the sides, so that neither a dead
-        link nor a lost frame stands in the way for ever.
+        Without a side it goes to whichever side's switch is there, and repeats (flag `RETRY`)
+        alternate between the sides, so that no dead link stands in the way for ever.
         """
         instance = self._model().instances.get(number)
         if instance is None:
-            return False
+            return []
         sides = self._sides(instance, side, bool(message.flags & Flags.RETRY))
         for one in sides:
             group = self._model().groups[instance.group]
             channel = self._channels.get(group.at(one).dpid)
             if channel is None:
                 continue
+            sequences = []
             for each in self._fitting(replace(message, to=number)):
-                frame, _ = self._sealer.seal(each, destination=_destination(number), source=SOURCE)
+                frame, sent = self._sealer.seal(
+                    each, destination=_destination(number), source=SOURCE
+                )
                 channel.packet_out(instance.port(one), frame)
+                sequences.append(sent.sequence)
+            self.frames_out += len(sequences)
             self._last_side[number] = one
-            return True
-        return False
+            return sequences
+        return []
 
     def _sides(self, instance: Instance, side: Side | None, retry: bool) -> tuple[Side, ...]:
         if side is not None:

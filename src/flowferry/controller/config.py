@@ -47,6 +47,10 @@ class OpenFlow(_Part):
     """network namespace to listen in, as `ip netns` names it"""
     tls: Tls | None = None
     """with it, switches must speak TLS"""
+    first_table: Annotated[int, Field(ge=1, le=200)] = 10
+    """the first of two tables for each group; the controller touches no other but table 0"""
+    echo_ms: Annotated[int, Field(ge=100, le=600_000)] = 5000
+    """milliseconds between two questions whether a switch is still there"""
 
 
 class Rest(_Part):

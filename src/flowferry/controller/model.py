@@ -12,7 +12,7 @@ from typing import Literal
 from flowferry.controller.match import ALL
 from flowferry.wire import Match, Peer, Side
 
-#: Priorities r of rules; 0 is the group's default. Entries have 2r (forwarding) and 2r + 1.
+#: Priorities r of rules; 0 is the group's default. A rule's entries have 2r.
 HIGHEST_PRIORITY = 16_000
 UPSTREAM, DOWNSTREAM = Side.UPSTREAM, Side.DOWNSTREAM
 BOTH_SIDES = (UPSTREAM, DOWNSTREAM)
@@ -86,6 +86,13 @@ class Rule:
     #: Instance id.
     target: int
     one_way: bool = False
+    #: Goes before the rule of the same priority: what is left of a move that was done in part.
+    before_equal: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Priority of its entries."""
+        return 2 * self.priority + self.before_equal
 
     def on(self, side: Side) -> bool:
         """Whether it is in force for packets that come from a side."""
@@ -127,7 +134,7 @@ class Model:
     def rules_of(self, group: str) -> tuple[Rule, ...]:
         """Rules of a group, highest first, the default last."""
         found = [rule for rule in self.rules.values() if rule.group == group]
-        found.sort(key=lambda rule: -rule.priority)
+        found.sort(key=lambda rule: -rule.rank)
         default = self.default(group)
         return (*found, *(() if default is None else (default,)))
 

@@ -26,7 +26,8 @@ VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS rules (
-    id INTEGER PRIMARY KEY, grp TEXT, match TEXT, priority INTEGER, target INTEGER, one_way INTEGER
+    id INTEGER PRIMARY KEY, grp TEXT, match TEXT, priority INTEGER, target INTEGER, one_way INTEGER,
+    before_equal INTEGER
 );
 CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, body TEXT);
 CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY);
@@ -116,8 +117,8 @@ class Store:
                 model = model.with_instance(instance)
         gone = {number for (number,) in self._db.execute("SELECT id FROM removed")}
         instances = {k: v for k, v in model.instances.items() if k not in gone}
-        rows = self._db.execute("SELECT id, grp, match, priority, target, one_way FROM rules")
-        rules = [Rule(r[0], r[1], parse(r[2]), r[3], r[4], bool(r[5])) for r in rows]
+        rows = self._db.execute("SELECT * FROM rules")
+        rules = [Rule(r[0], r[1], parse(r[2]), r[3], r[4], bool(r[5]), bool(r[6])) for r in rows]
         defaults = dict(self._db.execute("SELECT grp, target FROM defaults").fetchall())
         return replace(
             model,
@@ -130,9 +131,9 @@ class Store:
         """Make the model's rules and defaults the ones in force."""
         self._db.execute("DELETE FROM rules")
         self._db.executemany(
-            "INSERT INTO rules VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rules VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (r.id, r.group, text(r.match), r.priority, r.target, r.one_way)
+                (r.id, r.group, text(r.match), r.priority, r.target, r.one_way, r.before_equal)
                 for r in model.rules.values()
             ],
         )

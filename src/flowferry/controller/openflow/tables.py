@@ -2,10 +2,10 @@
 
 Table 0 sorts by input port, from priority 64000 up; other entries there are nobody's business of
 ours. IP goes on to a table of its own for each group and direction, so that groups in a chain share
-no entry; there stand the rules: rule r has priority 2r, and 2r + 1 is free for detection (SHarP
-§3.3). Broadcast, multicast and what is not IP take one path, through the group's first instance:
-parallel instances must not close a loop. Control frames go to the controller from instances and
-nowhere from anybody else.
+no entry; there stand the rules: rule r has priority 2r, and 2r + 1 is left to what must go before
+it (SHarP §3.3). Broadcast, multicast and what is not IP take one path, through the group's first
+instance: parallel instances must not close a loop. Control frames go to the controller from
+instances, and nowhere from anybody else.
 
 Every entry carries our cookie, its kind and the number of what it belongs to. Entries without it
 are neither read nor touched.
@@ -144,9 +144,9 @@ def _rules(model: Model, group: Group, side: Side, first_table: int) -> Iterator
             continue
         target = (Output(model.instances[rule.target].port(side)),)
         mark = cookie(RULE, rule.id)
-        if rule.priority == 0:
+        if rule.rank == 0:
             yield Entry(table, 0, Oxm(), mark, target)
             continue
         match = rule.match if side is UPSTREAM else mirror(rule.match)
         for each in families(match):
-            yield Entry(table, 2 * rule.priority, of_match(each), mark, target)
+            yield Entry(table, rule.rank, of_match(each), mark, target)

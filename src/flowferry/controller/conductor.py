@@ -1,0 +1,189 @@
+"""One handover under way: feeds its strategy with events and carries out what it answers.
+
+The strategy is pure; the clock, the timer, the journal and the wire are here. Actions are carried
+out in their order; what has to be waited for (a turn) comes back as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from flowferry.controller.handover import Handover
+from flowferry.controller.strategies.base import (
+    Action,
+    Event,
+    Finished,
+    Journal,
+    Note,
+    Plan,
+    Received,
+    Send,
+    Strategy,
+    Tick,
+    Turn,
+    TurnBack,
+)
+from flowferry.wire import Message, Side
+
+LOG = logging.getLogger(__name__)
+#: Requests whose answers are still recognised.
+MOST_REQUESTS = 4096
+
+
+class World(Protocol):
+    """What a conductor needs of the service."""
+
+    def send(self, number: int, side: Side | None, message: Message) -> list[int]:
+        """Send; the sequence numbers of the frames, none if there was no way."""
+
+    def journal(self, handover: Handover, step: str, data: Mapping[str, Any]) -> None:
+        """Write a step down; it is on disk when this returns."""
+
+    def turn(self, handover: Handover) -> None:
+        """Begin to turn; `TurnAccepted` or `TurnRefused` follows."""
+
+    def turn_back(self, handover: Handover, parts: tuple[int, ...]) -> None:
+        """Begin to turn parts back; `TurnedBack` follows."""
+
+    def changed(self, handover: Handover) -> None:
+        """It may look different now."""
+
+    def finished(self, handover: Handover, end: Finished) -> None:
+        """It is over."""
+
+
+class Conductor:
+    """Runs one strategy."""
+
+    def __init__(
+        self,
+        world: World,
+        handover: Handover,
+        plan: Plan,
+        strategy: Strategy,
+        failpoint: str | None,
+    ) -> None:
+        """Nothing happens before `start` or `restore`."""
+        self._world, self.handover, self.plan, self._strategy = world, handover, plan, strategy
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._requests: dict[tuple[int, int], int] = {}
+        self._failpoint = Failpoint(failpoint)
+        #: Instances whose death has been told.
+        self.dead: set[int] = set()
+        self.over = False
+
+    @property
+    def instances(self) -> set[int]:
+        """All that take part."""
+        return {end for part in self.plan.parts for end in (part.source, part.destination)}
+
+    def start(self) -> None:
+        """Begin."""
+        self._busy = True
+        self._carry_out(self._strategy.start(self.plan, self._loop.time()))
+        self._drain()
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Go on from a journalled step."""
+        self._busy = True
+        self._carry_out(self._strategy.restore(self.plan, data, self._loop.time()))
+        self._drain()
+
+    def feed(self, event: Event) -> None:
+        """Something happened. Events that come while actions are carried out wait their turn."""
+        if self.over:
+            return
+        if isinstance(event, Received) and event.message.in_reply_to is not None:
+            asked = (event.instance, event.message.in_reply_to.sequence)
+            event = Received(event.instance, event.message, self._requests.get(asked))
+        self._events.append(event)
+        if not self._busy:
+            self._busy = True
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            while self._events and not self.over:
+                event = self._events.popleft()
+                self._carry_out(self._strategy.handle(event, self._loop.time()))
+        finally:
+            self._busy = False
+        self._set_timer()
+        self._update()
+        self._world.changed(self.handover)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = None if self.over else self._strategy.next_due
+        if due is not None:
+            self._timer = self._loop.call_at(due, self.feed, Tick())
+
+    def _update(self) -> None:
+        handover = self.handover
+        if not self.over:
+            handover.state = self._strategy.state
+            handover.report = self._strategy.report(self._loop.time())
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send():
+                    self._send(action)
+                case Turn():
+                    self._world.turn(self.handover)
+                case TurnBack():
+                    self._world.turn_back(self.handover, action.parts)
+                case Journal():
+                    self._failpoint.reach(f"before-{action.step}")
+                    self._update()
+                    self._world.journal(self.handover, action.step, action.data)
+                    self._failpoint.reach(action.step)
+                case Note():
+                    self.handover.note(action.text)
+                case Finished():
+                    self._finish(action)
+
+    def _send(self, action: Send) -> None:
+        sequences = self._world.send(action.instance, action.side, action.message)
+        for sequence in sequences:
+            self._requests[action.instance, sequence] = action.request
+        while len(self._requests) > MOST_REQUESTS:
+            del self._requests[next(iter(self._requests))]
+
+    def _finish(self, end: Finished) -> None:
+        handover = self.handover
+        self.over = True
+        handover.report = self._strategy.report(self._loop.time())
+        handover.state, handover.error = end.state, end.error
+        self._set_timer()
+        self._world.finished(handover, end)
+
+
+class Failpoint:
+    """For tests: what `failpoint` of the configuration says, STEP:kill or STEP:stop, with @N."""
+
+    def __init__(self, text: str | None) -> None:
+        """Parse it."""
+        step, _, rest = (text or "").rpartition(":")
+        what, _, times = rest.partition("@")
+        self._step, self._what, self._left = step, what, int(times or 1)
+
+    def reach(self, step: str) -> None:
+        """A step has been reached."""
+        if not self._step or step != self._step:
+            return
+        self._left -= 1
+        if self._left == 0:
+            number = signal.SIGKILL if self._what == "kill" else signal.SIGSTOP
+            os.kill(os.getpid(), number)

@@ -1,0 +1,456 @@
+"""The controller's shell: switches and agents on one side, handovers on the other.
+
+It decides nothing about how a handover goes (strategies do), what entries there must be
+(`openflow.tables`) or which flows move (`partition`). It keeps the model, puts handovers in an
+order in which none disturbs another, and writes everything down before it happens.
+
+Handovers of a group run side by side when no flow belongs to two of them. Otherwise the later one
+waits, state `preparing`, and is planned when its time has come, on the rules as they are then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flowferry.controller import strategies
+from flowferry.controller.agents import Agents, Pulse
+from flowferry.controller.api import Metrics
+from flowferry.controller.change import Change, turned_back
+from flowferry.controller.conductor import Conductor
+from flowferry.controller.handover import Handover
+from flowferry.controller.match import overlaps
+from flowferry.controller.model import BOTH_SIDES, Instance, Model, ModelError
+from flowferry.controller.openflow.channel import Channel
+from flowferry.controller.openflow.listener import Listener
+from flowferry.controller.partition import parts as parts_of
+from flowferry.controller.store import Record, Store
+from flowferry.controller.strategies.base import (
+    AbortRequested,
+    Finished,
+    HandoverState,
+    InstanceDead,
+    Plan,
+    Received,
+    SwitchGone,
+    TurnAccepted,
+    TurnedBack,
+    TurnRefused,
+)
+from flowferry.controller.switchboard import Switchboard
+from flowferry.wire import Command, KeyRing, Match, Message, Side
+
+LOG = logging.getLogger(__name__)
+Build = Callable[[Model], Change]
+Watcher = Callable[[str, dict[str, Any]], None]
+#: Seconds that a handover from before a restart waits for its switches.
+PATIENCE = 15.0
+
+
+class Service:
+    """One controller, in the running event loop."""
+
+    def __init__(
+        self,
+        configured: Model,
+        store: Store,
+        keys: KeyRing,
+        *,
+        first_table: int,
+        heartbeat: float,
+        dead_after: int,
+        echo_interval: float,
+        timeout: float,
+        failpoint: str | None = None,
+    ) -> None:
+        """`heartbeat`, `echo_interval`, `timeout` (of switches): seconds."""
+        self.store = store
+        self.metrics = Metrics()
+        self._failpoint = failpoint
+        self.model = _with_defaults(store.restore(configured))
+        self.listener = Listener(
+            on_up=self._switch_up,
+            on_down=self._switch_down,
+            on_packet=lambda channel, packet: self.agents.on_packet(channel, packet),
+            echo_interval=echo_interval,
+            timeout=timeout,
+        )
+        self.board = Switchboard(self.listener.channels, first_table, self._switch_ready)
+        self.board.want(self.model)
+        self.agents = Agents(
+            keys,
+            boot=store.next_number("boot"),
+            model=lambda: self.model,
+            channels=self.listener.channels,
+            on_message=self._message,
+            on_dead=self._dead,
+            heartbeat=heartbeat,
+            dead_after=dead_after,
+        )
+        for position in store.positions():
+            self.agents.opener.resume(*position)
+        self.handovers: dict[int, Handover] = {}
+        self._conductors: dict[int, Conductor] = {}
+        self._waiting: dict[int, Build] = {}
+        self._resuming: set[int] = set()
+        self._ends: dict[int, asyncio.Event] = {}
+        self._ready = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.watchers: set[Watcher] = set()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what was under way, and watch the agents. The listener is the caller's."""
+        for record in self.store.handovers():
+            handover = Handover.from_record(record.body)
+            self.handovers[handover.number] = handover
+            if not record.over:
+                self._take_up(handover)
+        self._spawn(self.agents.watch())
+
+    async def stop(self) -> None:
+        """End; what is under way is resumed at the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.listener.stop()
+        self.store.save_positions(self.agents.opener.positions)
+        self.store.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("a task failed", exc_info=error)
+
+    def publish(self, event: str, data: dict[str, Any]) -> None:
+        """Tell everybody who listens."""
+        for watcher in list(self.watchers):
+            watcher(event, data)
+
+    # -- switches ------------------------------------------------------------------------------
+
+    async def _switch_up(self, channel: Channel) -> None:
+        await self.board.greet(channel)
+
+    def _switch_down(self, channel: Channel, why: str) -> None:
+        if self.listener.channels.get(channel.dpid) is not None:
+            return  # it is here again already
+        self.board.gone(channel)
+        for conductor in list(self._conductors.values()):
+            sides = self._sides_at(conductor.handover.group, channel.dpid)
+            if sides:
+                conductor.feed(SwitchGone(channel.dpid, sides))
+
+    def _switch_ready(self, dpid: int, ready: bool) -> None:
+        self.metrics.switches.set(sum(self.board.ready(each) for each in self.board.dpids))
+        self.publish("switch", {"dpid": dpid, "connected": ready, "ready": ready})
+        if ready:
+            self._spawn(self._wake())
+
+    async def _wake(self) -> None:
+        async with self._ready:
+            self._ready.notify_all()
+
+    def _sides_at(self, group: str, dpid: int) -> tuple[Side, ...]:
+        ends = self.model.groups[group]
+        return tuple(side for side in BOTH_SIDES if ends.at(side).dpid == dpid)
+
+    def dpids_of(self, group: str) -> list[int]:
+        """The switches at both ends of a group."""
+        return sorted({self.model.groups[group].at(side).dpid for side in BOTH_SIDES})
+
+    # -- agents --------------------------------------------------------------------------------
+
+    def _message(self, instance: Instance, message: Message) -> None:
+        number = message.handover >> 8
+        conductor = self._conductors.get(number)
+        if conductor is not None:
+            conductor.feed(Received(instance.id, message))
+        elif number not in self._resuming:
+            self._answer_late(instance, message)
+
+    def _answer_late(self, instance: Instance, message: Message) -> None:
+        """An agent that did not hear the end of a handover asks again; let it have its peace."""
+        handover = self.handovers.get(message.handover >> 8)
+        answer = {
+            Command.IMPORTED: Command.COMMIT,
+            Command.RELEASED: Command.RELEASE,
+            Command.ABORTED: Command.RELEASE,
+            Command.ABORT: Command.RELEASE,
+        }.get(message.command)
+        if handover is not None and handover.is_over and answer is not None:
+            reply = Message(command=answer, handover=message.handover)
+            self.agents.send(instance.id, None, reply)
+
+    def _dead(self, instance: Instance, why: str) -> None:
+        self.publish("instance", {"name": instance.name, "alive": False, "why": why})
+        for conductor in list(self._conductors.values()):
+            if instance.id in conductor.instances and instance.id not in conductor.dead:
+                conductor.dead.add(instance.id)
+                conductor.feed(InstanceDead(instance.id, why))
+
+    def _engage(self, conductor: Conductor, by: int) -> None:
+        engaged = self.agents.engaged
+        for number in conductor.instances:
+            engaged[number] = engaged.get(number, 0) + by
+            if by > 0:
+                self.agents.pulses.setdefault(number, Pulse()).missed = 0
+
+    # -- handovers: queue ----------------------------------------------------------------------
+
+    def submit(self, handover: Handover, build: Build) -> Handover:
+        """Take a handover in; it begins now or when those before it are over.
+
+        Raises `ModelError` when it cannot be done on the rules as they are.
+        """
+        self._plan(handover, build(self.model))
+        self.handovers[handover.number] = handover
+        self._waiting[handover.number] = build
+        self.store.save_handover(Record(handover.number, False, handover.as_record()))
+        self._advance(handover.group)
+        return handover
+
+    def _plan(self, handover: Handover, change: Change) -> None:
+        """Work out what would change on the model as it is."""
+        handover.change = change
+        handover.concerns = change.concerns(self.model)
+        handover.parts = parts_of(self.model, change.apply(self.model), handover.group)
+        if change.put:
+            handover.priority, handover.rule = change.put[0].priority, change.put[0].id
+        for number in {end for part in handover.parts for end in (part.source, part.destination)}:
+            instance = self.model.instances[number]
+            if instance.peer is None:
+                raise ModelError(
+                    f"instance {instance.name} has no support layer; give it a peer, the address "
+                    "of its agent's stream"
+                )
+
+    def _advance(self, group: str) -> None:
+        """Begin whatever waits for nobody any more, in the order of asking."""
+        ahead: list[Match] = []
+        for handover in list(self.handovers.values()):
+            if handover.group != group or handover.is_over:
+                continue
+            build = self._waiting.get(handover.number)
+            concerns = handover.concerns
+            if build is not None and not _meet(concerns, ahead):
+                del self._waiting[handover.number]
+                self._begin(handover, build)
+                if handover.is_over:
+                    continue
+            elif build is not None and not any("waits" in line for _, line in handover.timeline):
+                handover.note("waits for an earlier handover of the same flows")
+            ahead += concerns
+
+    def _begin(self, handover: Handover, build: Build) -> None:
+        try:
+            self._plan(handover, build(self.model))
+        except ModelError as error:
+            self._close(handover, HandoverState.ABORTED, str(error))
+            return
+        if not handover.parts:
+            self._settle_at_once(handover)
+            return
+        handover.packets_before = self.agents.data_packets
+        conductor = self._conduct(handover)
+        conductor.start()
+
+    def _conduct(self, handover: Handover) -> Conductor:
+        peers = {k: one.peer for k, one in self.model.instances.items() if one.peer is not None}
+        plan = Plan(handover.number, handover.parts, peers, handover.settings)
+        strategy = strategies.make(handover.strategy)
+        conductor = Conductor(self, handover, plan, strategy, self._failpoint)
+        self._conductors[handover.number] = conductor
+        self._engage(conductor, +1)
+        self.metrics.under_way.set(len(self._conductors))
+        return conductor
+
+    def _settle_at_once(self, handover: Handover) -> None:
+        """No flow changes its instance: no agent is asked."""
+        assert handover.change is not None
+        handover.note("all flows are there already; no packet was touched")
+        after = handover.change.apply(self.model)
+        if after != self.model:
+            self._adopt(after)
+            self._spawn(self._sync_all())
+        handover.report = replace(handover.report, duration_ms=_since(handover))
+        self._close(handover, HandoverState.DONE, None)
+
+    def abort(self, handover: Handover, why: str) -> None:
+        """Call a handover off; raises `ModelError` if it is over."""
+        if handover.is_over:
+            raise ModelError(f"handover {handover.number} is over: {handover.state}")
+        if self._waiting.pop(handover.number, None) is not None:
+            self._close(handover, HandoverState.ABORTED, why)
+        elif handover.number in self._conductors:
+            self._conductors[handover.number].feed(AbortRequested(why))
+
+    # -- handovers: what a conductor needs -----------------------------------------------------
+
+    def send(self, number: int, side: Side | None, message: Message) -> list[int]:
+        """Send to an instance's agent."""
+        return self.agents.send(number, side, message)
+
+    def journal(self, handover: Handover, step: str, data: Mapping[str, Any]) -> None:
+        """Write a step down."""
+        handover.step, handover.data = step, dict(data)
+        self.store.save_handover(Record(handover.number, False, handover.as_record()))
+
+    def turn(self, handover: Handover) -> None:
+        """Put the new rules in force."""
+        assert handover.change is not None
+        if handover.done is None:
+            self._replace(handover, handover.change)
+        self._spawn(self._turn(handover))
+
+    async def _turn(self, handover: Handover) -> None:
+        self.board.settle(handover.number)
+        failed = await self._sync(handover.group)
+        conductor = self._conductors.get(handover.number)
+        if conductor is not None:
+            conductor.feed(TurnRefused("; ".join(failed)) if failed else TurnAccepted())
+
+    def turn_back(self, handover: Handover, parts: tuple[int, ...]) -> None:
+        """Put old rules in force again."""
+        handover.back |= set(parts)
+        if handover.done is not None and handover.undo is not None:
+            assert handover.change is not None
+            before = handover.undo.apply(self.model)
+            ids = iter(lambda: self.store.next_number("rule"), 0)
+            left = turned_back(handover.change, before, handover.parts, handover.back, ids)
+            self._replace(handover, left)
+        self._spawn(self._turn_back(handover, parts))
+
+    async def _turn_back(self, handover: Handover, parts: tuple[int, ...]) -> None:
+        self.board.settle(handover.number)
+        for failed in await self._sync(handover.group):
+            handover.note(f"{failed}; it is brought in line when it is back")
+        conductor = self._conductors.get(handover.number)
+        if conductor is not None:
+            conductor.feed(TurnedBack(parts))
+
+    def _replace(self, handover: Handover, change: Change) -> None:
+        """Let `change` be what this handover has done to the rules, written down first."""
+        before = self.model if handover.undo is None else handover.undo.apply(self.model)
+        handover.done, handover.undo = change, change.inverse(before)
+        with self.store.together():
+            self._adopt(change.apply(before))
+            self.store.save_handover(Record(handover.number, False, handover.as_record()))
+
+    def _adopt(self, model: Model) -> None:
+        self.model = model
+        self.store.save_rules(model)
+        self.board.want(model)
+        self.metrics.rules.set(len(model.rules))
+        self.metrics.instances.set(len(model.instances))
+        self.publish("rule", {"rules": len(model.rules)})
+
+    async def _sync(self, group: str) -> list[str]:
+        return await self.board.sync(self.dpids_of(group))
+
+    def adopt(self, model: Model) -> None:
+        """Let this be the model from now on: instances have changed."""
+        model = _with_defaults(model)
+        with self.store.together():
+            self._adopt(model)
+        self._spawn(self._sync_all())
+
+    async def _sync_all(self) -> None:
+        for failed in await self.board.sync(self.board.dpids):
+            LOG.info("%s; it is brought in line when it is back", failed)
+
+    def changed(self, handover: Handover) -> None:
+        """Tell who listens."""
+        if not handover.is_over:
+            self.publish("handover", handover.as_json(self.model, timeline=False))
+
+    def finished(self, handover: Handover, end: Finished) -> None:
+        """A strategy is done."""
+        conductor = self._conductors.pop(handover.number)
+        self._engage(conductor, -1)
+        for part in handover.parts:
+            self.agents.forget(conductor.plan.wire_id(part))
+        self.metrics.under_way.set(len(self._conductors))
+        extra = self.agents.data_packets - handover.packets_before
+        handover.report = replace(handover.report, controller_packets=extra)
+        self._close(handover, end.state, end.error)
+
+    def _close(self, handover: Handover, state: HandoverState, error: str | None) -> None:
+        handover.state, handover.error = state, error
+        self.board.settle(handover.number)
+        with self.store.together():
+            self.store.save_handover(Record(handover.number, True, handover.as_record()))
+            self.store.save_positions(self.agents.opener.positions)
+        shown = handover.as_json(self.model, timeline=False)
+        self.metrics.ended(shown)
+        self.publish("handover", shown)
+        self._ends.pop(handover.number, asyncio.Event()).set()
+        LOG.info("handover %d is %s%s", handover.number, state, f": {error}" if error else "")
+        # Not from within the strategy's own call.
+        asyncio.get_running_loop().call_soon(self._advance, handover.group)
+
+    async def wait(self, handover: Handover, seconds: float) -> None:
+        """Until a handover is over, at most `seconds`."""
+        if handover.is_over:
+            return
+        end = self._ends.setdefault(handover.number, asyncio.Event())
+        try:
+            await asyncio.wait_for(end.wait(), seconds)
+        except TimeoutError:
+            return
+
+    # -- after a restart -----------------------------------------------------------------------
+
+    def _take_up(self, handover: Handover) -> None:
+        if handover.step is None:
+            # Nobody had been asked for anything yet.
+            error = "the controller was restarted before it began; ask again"
+            self._close(handover, HandoverState.ABORTED, error)
+            return
+        handover.note("the controller was restarted")
+        for change in (handover.change, handover.undo):
+            handover.concerns += [] if change is None else change.concerns(self.model)
+        if handover.undo is not None:
+            self.board.contest(handover.number, self.model, handover.undo.apply(self.model))
+        self._resuming.add(handover.number)
+        self._spawn(self._resume(handover))
+
+    async def _resume(self, handover: Handover) -> None:
+        def there() -> bool:
+            return all(self.board.ready(dpid) for dpid in self.dpids_of(handover.group))
+
+        try:
+            async with asyncio.timeout(PATIENCE), self._ready:
+                await self._ready.wait_for(there)
+        except TimeoutError:
+            handover.note(f"not all switches came back within {PATIENCE:g} s")
+        conductor = self._conduct(handover)
+        self._resuming.discard(handover.number)
+        conductor.restore(handover.data)
+
+
+def _with_defaults(model: Model) -> Model:
+    """The model with every group's default written down, so that no other change moves it."""
+    for group in model.groups:
+        default = model.default(group)
+        if default is not None:
+            model = model.with_default(group, default.target)
+    return model
+
+
+def _meet(some: list[Match], others: list[Match]) -> bool:
+    return any(overlaps(one, other) for one in some for other in others)
+
+
+def _since(handover: Handover) -> float:
+    return round((time.time() - handover.asked) * 1e3, 3)

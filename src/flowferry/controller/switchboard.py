@@ -1,0 +1,133 @@
+"""The switches as they should be: entries of the model in force, on every switch that is there.
+
+A switch that connects is brought in line: what it has of ours is compared with what it should have,
+and only the difference is sent, so that packets find their entries at every instant. One change at
+a time goes to a switch. What happened to a switch while it was away, or while the controller was,
+needs no memory: the comparison finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flowferry.controller.model import Model
+from flowferry.controller.openflow import tables
+from flowferry.controller.openflow.channel import Channel, SwitchError
+from flowferry.controller.openflow.codec import Entry
+from flowferry.controller.openflow.tables import Key
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class _Switch:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: What it has of ours, as far as it has said; `None` until it is in line.
+    has: dict[Key, Entry] | None = None
+
+
+class Switchboard:
+    """Entries of one model on all switches."""
+
+    def __init__(
+        self,
+        channels: dict[int, Channel],
+        first_table: int,
+        on_ready: Callable[[int, bool], None],
+    ) -> None:
+        """`channels` by dpid, kept by the listener; `on_ready` hears when a switch is in line."""
+        self._channels, self._first_table, self._on_ready = channels, first_table, on_ready
+        self._switches: dict[int, _Switch] = {}
+        self._wanted: dict[int, dict[Key, Entry]] = {}
+        #: Keys that a comparison leaves as they are: a handover from before a restart owns them.
+        self._contested: dict[object, set[tuple[int, Key]]] = {}
+
+    @property
+    def dpids(self) -> list[int]:
+        """All switches of the model."""
+        return sorted(self._wanted)
+
+    def ready(self, dpid: int) -> bool:
+        """Whether a switch is there and in line."""
+        known = self._switches.get(dpid)
+        return dpid in self._channels and known is not None and known.has is not None
+
+    def want(self, model: Model) -> None:
+        """Let this be the model; `sync` or the next connection puts it in force."""
+        self._wanted = tables.entries(model, self._first_table)
+
+    def contest(self, owner: object, one: Model, other: Model) -> None:
+        """Where two models differ, take what a switch has, until `settle`."""
+        first = tables.entries(one, self._first_table)
+        second = tables.entries(other, self._first_table)
+        self._contested[owner] = {
+            (dpid, key)
+            for dpid in first.keys() | second.keys()
+            for key in first.get(dpid, {}).keys() | second.get(dpid, {}).keys()
+            if first.get(dpid, {}).get(key) != second.get(dpid, {}).get(key)
+        }
+
+    def settle(self, owner: object) -> None:
+        """The owner knows again what is right."""
+        self._contested.pop(owner, None)
+
+    async def greet(self, channel: Channel) -> None:
+        """Bring a switch in line that has just connected. Raises `SwitchError`."""
+        if channel.dpid not in self._wanted:
+            LOG.warning("switch %#x belongs to no group; it is left as it is", channel.dpid)
+            return
+        switch = self._switches.setdefault(channel.dpid, _Switch())
+        async with switch.lock:
+            switch.has = None
+            found = await channel.entries(tables.COOKIE, tables.COOKIE_MASK)
+            switch.has = {each.entry.key: each.entry for each in found if each.entry is not None}
+            await self._align(channel, switch)
+        self._on_ready(channel.dpid, True)
+
+    def gone(self, channel: Channel) -> None:
+        """A switch has gone."""
+        switch = self._switches.get(channel.dpid)
+        if switch is not None and self._channels.get(channel.dpid) in (None, channel):
+            switch.has = None
+            self._on_ready(channel.dpid, False)
+
+    async def sync(self, dpids: Iterable[int]) -> list[str]:
+        """Put the wanted entries in force on these switches, and say what failed."""
+        answers = await asyncio.gather(*(self._sync(dpid) for dpid in dpids))
+        return [answer for answer in answers if answer is not None]
+
+    async def _sync(self, dpid: int) -> str | None:
+        switch = self._switches.setdefault(dpid, _Switch())
+        async with switch.lock:
+            channel = self._channels.get(dpid)
+            if channel is None or switch.has is None:
+                return f"switch {dpid:#x} is not connected"
+            try:
+                await self._align(channel, switch)
+            except SwitchError as error:
+                if "refused" not in str(error):
+                    # Nobody knows what it did: let it come again and be compared.
+                    channel.close(str(error))
+                return str(error)
+        return None
+
+    async def _align(self, channel: Channel, switch: _Switch) -> None:
+        assert switch.has is not None
+        contested = set().union(*self._contested.values()) if self._contested else set()
+        wanted = self._wanted.get(channel.dpid, {})
+        target = {
+            key: entry
+            for key in switch.has.keys() | wanted.keys()
+            if (
+                entry := (
+                    switch.has.get(key) if (channel.dpid, key) in contested else wanted.get(key)
+                )
+            )
+            is not None
+        }
+        changes = tables.changes(switch.has, target)
+        await channel.apply(changes)
+        switch.has = target
