@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -55,6 +56,10 @@ class Channel:
         self._bundles = True
         self.dpid = 0
         self.address = _peer(writer)
+        # asyncio does so itself only for sockets that were made with the protocol named.
+        sock = writer.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.packets_in = 0
         self.packets_out = 0
         self.errors = 0

@@ -1,0 +1,151 @@
+"""Entries: a switch that has them sends each packet where the rules say; chains share no entry."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from test_partition import packets, rule_sets, served_by
+
+from flowferry.controller.match import mirror, parse
+from flowferry.controller.model import (
+    BOTH_SIDES,
+    DOWNSTREAM,
+    UPSTREAM,
+    Attachment,
+    Group,
+    Instance,
+    Model,
+    Rule,
+)
+from flowferry.controller.openflow import oxm, tables
+from flowferry.controller.openflow.codec import PORT_CONTROLLER, Change, Entry, Output
+from flowferry.controller.openflow.oxm import Oxm
+from flowferry.wire import Match, Side
+
+#: A frame: every field that it has.
+Frame = dict[int, int]
+FIRST = 10
+
+
+def frame(match: Match, port: int) -> Frame:
+    """A unicast frame with the headers of a match that names all of them."""
+    outer = replace(match, inner_vlan=None)
+    fields = {number: value for number, (value, _) in oxm.of_match(outer).fields.items()}
+    return {**fields, oxm.IN_PORT: port, oxm.ETH_DST: 0x020000000001}
+
+
+def takes(entry: Entry, it: Frame) -> bool:
+    return all(
+        number in it and it[number] & (-1 if mask is None else mask) == value
+        for number, (value, mask) in entry.match.fields.items()
+    )
+
+
+def sent_to(entries: Iterable[Entry], it: Frame) -> list[int]:
+    """Ports that a switch with these entries sends a frame by."""
+    table = 0
+    while True:
+        found = [entry for entry in entries if entry.table == table and takes(entry, it)]
+        found.sort(key=lambda entry: -entry.priority)
+        if not found:
+            return []
+        best = found[0]
+        assert [e.priority for e in found].count(best.priority) == 1, "which one is chance"
+        if best.goto is None:
+            return [output.port for output in best.outputs]
+        assert best.goto > table
+        table = best.goto
+
+
+def on(model: Model, side: Side) -> list[Entry]:
+    found = tables.entries(model, FIRST)
+    return list(found[model.groups["nf"].at(side).dpid].values())
+
+
+@given(rule_sets(), packets, st.sampled_from(BOTH_SIDES))
+def test_packets_go_where_the_rules_say(model: Model, packet: Match, side: Side) -> None:
+    seen = packet if side is UPSTREAM else mirror(packet)
+    (port,) = sent_to(on(model, side), frame(seen, 1))
+    assert port == model.instances[served_by(model, side, packet)].port(side)
+
+
+@given(rule_sets(), packets)
+def test_every_instance_sends_out(model: Model, packet: Match) -> None:
+    for instance in model.instances.values():
+        assert sent_to(on(model, DOWNSTREAM), frame(packet, instance.downstream_port)) == [1]
+
+
+@given(rule_sets(), rule_sets())
+def test_changes_lead_from_one_to_the_other(before: Model, after: Model) -> None:
+    have = tables.entries(before, FIRST)[1]
+    want = tables.entries(after, FIRST)[1]
+    for change in tables.changes(have, want):
+        if change.remove:
+            del have[change.entry.key]
+        else:
+            have[change.entry.key] = change.entry
+    assert have == want
+    assert tables.changes(want, want) == []
+
+
+def three() -> Model:
+    made = Model(groups={"nf": Group("nf", 0, Attachment(1, (1,)), Attachment(2, (1,)))})
+    for k in (1, 2, 3):
+        made = made.with_instance(Instance(f"i{k}", k, "nf", 10 + k, 10 + k))
+    return made
+
+
+def test_broadcast_and_what_is_not_ip_take_one_path() -> None:
+    model = three().with_rule(Rule(1, "nf", parse("*"), 100, 3))
+    broadcast = {oxm.IN_PORT: 1, oxm.ETH_DST: 2**48 - 1, oxm.ETH_TYPE: 0x0800}
+    arp = {oxm.IN_PORT: 1, oxm.ETH_DST: 0x020000000001, oxm.ETH_TYPE: 0x0806}
+    for one in (broadcast, {**broadcast, oxm.ETH_TYPE: 0x86DD}, arp):
+        assert sent_to(on(model, UPSTREAM), one) == [11]
+    for port, out in ((11, [1]), (12, []), (13, [])):
+        assert sent_to(on(model, DOWNSTREAM), {**broadcast, oxm.IN_PORT: port}) == out
+        assert sent_to(on(model, DOWNSTREAM), {**arp, oxm.IN_PORT: port}) == [1]
+
+
+def test_control_frames_come_from_instances_only() -> None:
+    control = {oxm.ETH_DST: 0x020000000001, oxm.ETH_TYPE: oxm.CONTROL_ETHERTYPE}
+    assert sent_to(on(three(), UPSTREAM), {**control, oxm.IN_PORT: 1}) == []
+    to_controller = [PORT_CONTROLLER]
+    assert sent_to(on(three(), UPSTREAM), {**control, oxm.IN_PORT: 12}) == to_controller
+
+
+def test_groups_in_a_chain_follow_each_other_and_share_nothing() -> None:
+    model = Model(
+        groups={
+            "a": Group("a", 0, Attachment(1, (1,)), Attachment(2, group="b")),
+            "b": Group("b", 1, Attachment(2, group="a"), Attachment(3, (1,))),
+        }
+    )
+    for k, group in ((1, "a"), (2, "a"), (3, "b"), (4, "b")):
+        model = model.with_instance(Instance(f"i{k}", k, group, 10 + k, 20 + k))
+    model = model.with_rule(Rule(1, "b", parse("udp"), 100, 4))
+    middle = list(tables.entries(model, FIRST)[2].values())
+    udp = frame(parse("udp,nw_src=10.0.0.1"), 0)
+    tcp = frame(parse("tcp,nw_src=10.0.0.1"), 0)
+    # From an instance of a, at its downstream port, into b by b's rules; and back into a by a's.
+    assert sent_to(middle, {**udp, oxm.IN_PORT: 22}) == [14]
+    assert sent_to(middle, {**tcp, oxm.IN_PORT: 22}) == [13]
+    assert sent_to(middle, {**udp, oxm.IN_PORT: 14}) == [21]
+    reached = {
+        table: {o.port for entry in middle if entry.table == table for o in entry.outputs}
+        for table in {entry.table for entry in middle} - {0}
+    }
+    assert reached == {11: {21}, 12: {13, 14}}
+    keys = [entry.key for entry in middle]
+    assert len(keys) == len(set(keys))
+
+
+def test_cookies_are_ours_and_name_the_rule() -> None:
+    model = three().with_rule(Rule(7, "nf", parse("udp"), 100, 2))
+    for entry in on(model, UPSTREAM):
+        assert entry.cookie & tables.COOKIE_MASK == tables.COOKIE
+    (udp,) = [entry for entry in on(model, UPSTREAM) if entry.priority == 200]
+    assert tables.rule_of(udp.cookie) == 7
+    assert tables.rule_of(0xF10FE0001) is None
+    assert udp.outputs == (Output(12),)
+    assert Change(udp).entry.match == Oxm({oxm.ETH_TYPE: (0x800, None), oxm.IP_PROTO: (17, None)})
