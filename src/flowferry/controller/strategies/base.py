@@ -16,7 +16,10 @@ calls `handle(Tick(), now)` when `next_due` has come. What the shell owes a stra
   brought in line when they come back) and reports `TurnedBack`. Both are idempotent.
 * Heartbeats are the shell's: an agent that misses too many, or reports another epoch than at the
   handover's start, is told once as `InstanceDead`.
-* After `Finished` no event is handed in any more.
+* After `Finished` no event is handed in any more; an agent that still reports about the handover
+  (RELEASED, ABORTED) is answered with a RELEASE by the shell.
+* After a restart of the controller the switches are first brought in line with the last `Turn` and
+  `TurnBack`s that were carried out; then `restore` is called with the data of the last `Journal`.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ class Settings:
     deadline_ms: int = 2_000
     #: For the state to be exported, carried and imported.
     transfer_ms: int = 30_000
-    #: After the turn, until a plain marker fences what has stayed quiet: far beyond any cache's age.
+    #: From the turn until a plain marker fences what stayed quiet: far beyond any cache's age.
     settling_ms: int = 1_500
     #: No switch uses an old entry longer than this after its barrier reply.
     cache_ms: int = 500

@@ -1,0 +1,488 @@
+"""The controller's side of `direct`: what it says in which order, and its way out of each fault.
+
+Scripted: the agents' answers are given by hand. Whether packets keep their order is what the
+simulation shows (tests/simulation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from itertools import count
+
+import pytest
+
+from flowferry.controller.strategies.base import (
+    AbortRequested,
+    Action,
+    Event,
+    Finished,
+    HandoverState,
+    InstanceDead,
+    Journal,
+    Part,
+    Plan,
+    Received,
+    Send,
+    Settings,
+    SwitchGone,
+    Tick,
+    Turn,
+    TurnAccepted,
+    TurnBack,
+    TurnedBack,
+    TurnRefused,
+)
+from flowferry.controller.strategies.direct import Direct
+from flowferry.controller.strategies.direct_table import (
+    FINAL,
+    TRANSITIONS,
+    Cue,
+    IllegalMoveError,
+    State,
+    Transition,
+)
+from flowferry.wire import Command, Counter, Flags, Match, Message, Peer, Reason, Report, Side
+
+A, B = 1, 2
+SIDES = (Side.UPSTREAM, Side.DOWNSTREAM)
+SETTINGS = Settings()
+
+
+def part(number: int = 1, source: int = A, destination: int = B) -> Part:
+    return Part(number, Match(family=4), (), source, destination, SIDES, 1)
+
+
+def plan(*parts: Part) -> Plan:
+    peers = {i: Peer(i, IPv4Address("192.0.2.1"), 7000 + i) for i in (1, 2, 3)}
+    return Plan(7, parts or (part(),), peers, SETTINGS)
+
+
+class Scene:
+    """A strategy, the time, and everything it has asked for so far."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.now = 100.0
+        self.plan = plan(*parts)
+        self.rows: list[Transition] = []
+        self.direct = Direct(self.rows.append)
+        self.actions: list[Action] = []
+        self.boot = count(1)
+        self.take(self.direct.start(self.plan, self.now))
+
+    def take(self, actions: list[Action]) -> None:
+        self.actions += actions
+
+    def tell(self, event: Event) -> None:
+        self.take(self.direct.handle(event, self.now))
+
+    def run(self, seconds: float) -> None:
+        """Let time pass, tick by tick as the shell would."""
+        end = self.now + seconds
+        while (due := self.direct.next_due) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.tell(Tick())
+        self.now = end
+
+    def sent(self, command: Command, to: int, number: int = 1) -> list[Send]:
+        wire_id = self.plan.number << 8 | number
+        return [
+            action
+            for action in self.actions
+            if isinstance(action, Send)
+            and (action.message.command, action.instance) == (command, to)
+            and action.message.handover == wire_id
+        ]
+
+    def say(self, instance: int, command: Command, number: int = 1, **fields: object) -> None:
+        """An instance says something of its own accord."""
+        message = Message(
+            command=command,
+            sender=instance,
+            handover=self.plan.number << 8 | number,
+            **fields,  # type: ignore[arg-type]
+        )
+        self.tell(Received(instance, message))
+
+    def answer(
+        self,
+        command: Command,
+        to: int,
+        number: int = 1,
+        error: Reason | None = None,
+        **fields: object,
+    ) -> None:
+        """Answer the last request of that kind: ACK, or NACK with a reason."""
+        send = self.sent(command, to, number)[-1]
+        message = Message(
+            command=Command.ACK if error is None else Command.NACK,
+            sender=to,
+            handover=send.message.handover,
+            error=None if error is None else Report(error, "no"),
+            **fields,  # type: ignore[arg-type]
+        )
+        self.tell(Received(to, message, send.request))
+
+    def prepare(self) -> None:
+        for each in self.plan.parts:
+            self.answer(Command.PREPARE, each.destination, each.number)
+            self.answer(Command.PREPARE, each.source, each.number, counts={Counter.FLOWS: 3})
+
+    def turn(self) -> None:
+        self.prepare()
+        self.tell(TurnAccepted())
+
+    def freeze(self) -> None:
+        self.turn()
+        self.answer(Command.FREEZE, A)
+
+    def settle(self) -> None:
+        self.freeze()
+        self.say(B, Command.IMPORTED)
+        self.answer(Command.COMMIT, A)
+        self.run(SETTINGS.settling_ms / 1e3)
+
+    def close(self) -> None:
+        for each in (A, B):
+            self.answer(Command.RELEASE, each)
+
+    @property
+    def end(self) -> Finished:
+        last = self.actions[-1]
+        assert isinstance(last, Finished)
+        return last
+
+    def kinds(self) -> list[object]:
+        """The order of what was done, without repeats of a kind."""
+        kinds: list[object] = []
+        for action in self.actions:
+            kind: object = None
+            if isinstance(action, Send):
+                kind = (action.message.command, action.instance)
+            elif isinstance(action, Journal):
+                kind = action.step
+            elif isinstance(action, Turn | TurnBack | Finished):
+                kind = type(action)
+            if kind is not None and kind not in kinds[-1:]:
+                kinds.append(kind)
+        return kinds
+
+
+def test_a_move_goes_through_its_steps_in_order() -> None:
+    scene = Scene()
+    scene.settle()
+    scene.say(B, Command.RELEASED, counts={Counter.CAPTURED_PACKETS: 5, Counter.FLOWS: 2})
+    scene.close()
+    assert scene.kinds() == [
+        "preparing",
+        (Command.PREPARE, B),
+        (Command.PREPARE, A),
+        "turning",
+        Turn,
+        (Command.FREEZE, A),
+        "committed",
+        (Command.COMMIT, B),
+        (Command.COMMIT, A),
+        (Command.MARKER, A),
+        (Command.RELEASE, B),
+        (Command.RELEASE, A),
+        Finished,
+    ]
+    assert scene.end == Finished(HandoverState.DONE, None, (1,))
+    report = scene.direct.report(scene.now + 100)
+    assert (report.flows, report.captured_packets, report.lost_packets) == (3, 5, 0)
+    assert report.duration_ms == pytest.approx(SETTINGS.settling_ms)
+
+
+def test_nothing_to_move_is_done_at_once_and_touches_nothing() -> None:
+    direct = Direct()
+    none = Plan(7, (), {})
+    assert direct.start(none, 1.0) == [Finished(HandoverState.DONE, None, ())]
+
+
+def test_a_marker_answers_each_seen_by_its_own_switch_but_not_before_the_turn() -> None:
+    scene = Scene()
+    scene.prepare()
+    scene.say(B, Command.SEEN, side=Side.DOWNSTREAM, round=1, flows=())
+    assert not scene.sent(Command.MARKER, A)
+    scene.tell(TurnAccepted())
+    (early,) = scene.sent(Command.MARKER, A)
+    assert (early.side, early.message.side, early.message.round) == (2, Side.DOWNSTREAM, 1)
+    for _ in range(2):  # a repeated SEEN gets a repeated marker
+        scene.say(B, Command.SEEN, side=Side.UPSTREAM, round=1, flows=())
+    assert [send.side for send in scene.sent(Command.MARKER, A)] == [2, 1, 1]
+    assert scene.direct.report(scene.now).markers == 3
+
+
+def test_requests_are_repeated_with_growing_pauses_under_one_number() -> None:
+    scene = Scene()
+    scene.run(0.5)
+    sends = scene.sent(Command.PREPARE, B)
+    assert len(sends) == 5  # at 0, 30, 90, 210 and 450 ms
+    assert len({send.request for send in sends}) == 1
+    assert [bool(send.message.flags & Flags.RETRY) for send in sends] == [False] + 4 * [True]
+
+
+@pytest.mark.parametrize("silent", [A, B])
+def test_an_instance_that_does_not_answer_prepare_calls_it_off(silent: int) -> None:
+    scene = Scene()
+    if silent == A:
+        scene.answer(Command.PREPARE, B)
+    scene.run(2.1)
+    for instance in (A, B):
+        scene.say(instance, Command.ABORTED)
+    assert scene.end.state is HandoverState.ABORTED
+    assert scene.end.error == f"instance {silent} did not answer in time; look at its agent"
+    assert Turn() not in scene.actions
+    assert not any(isinstance(action, TurnBack) for action in scene.actions)
+
+
+def test_a_refusal_of_one_part_calls_off_all_of_them() -> None:
+    scene = Scene(part(1), part(2, source=3))
+    scene.answer(Command.PREPARE, B, 1)
+    scene.answer(Command.PREPARE, A, 1)
+    scene.answer(Command.PREPARE, B, 2, error=Reason.CAPTURE_FAILED)
+    assert scene.sent(Command.ABORT, A, 1)
+    assert scene.sent(Command.ABORT, B, 1)
+    assert Turn() not in scene.actions
+
+
+def test_a_switch_that_goes_before_the_turn_calls_it_off() -> None:
+    scene = Scene()
+    scene.answer(Command.PREPARE, B)
+    scene.tell(SwitchGone(5, (Side.UPSTREAM,)))
+    assert scene.sent(Command.ABORT, B)
+    assert Turn() not in scene.actions
+
+
+def give_back(scene: Scene) -> None:
+    """From HALTING to the end of the way back."""
+    for side in SIDES:
+        scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
+    scene.answer(Command.ABORT, A)
+    scene.answer(Command.ABORT, B)
+    scene.tell(TurnedBack((1,)))
+    scene.say(A, Command.ABORTED)
+    scene.close()
+
+
+@pytest.mark.parametrize("cause", ["refused", "requested", "plea", "late"])
+def test_called_off_after_the_turn_the_forward_fence_comes_first(cause: str) -> None:
+    scene = Scene()
+    if cause == "refused":
+        scene.prepare()
+        scene.tell(TurnRefused("table full"))
+    else:
+        scene.freeze()
+        if cause == "requested":
+            scene.tell(AbortRequested("by hand"))
+        elif cause == "plea":
+            scene.say(B, Command.ABORT, error=Report(Reason.BUFFER_PRESSURE, "half full"))
+        else:
+            scene.run(SETTINGS.transfer_ms / 1e3)
+    assert not scene.sent(Command.ABORT, A)
+    scene.run(SETTINGS.cache_ms / 1e3)
+    assert {send.side for send in scene.sent(Command.MARKER, A)} == set(SIDES)
+    give_back(scene)
+    aborts = [scene.sent(Command.ABORT, each)[0] for each in (A, B)]
+    assert all(send.message.flags & Flags.TURNED for send in aborts)
+    order = scene.kinds()
+    marks = [
+        order.index(kind)
+        for kind in ((Command.MARKER, A), (Command.ABORT, A), (Command.ABORT, B), TurnBack)
+    ]
+    assert marks == sorted(marks)
+    assert scene.end.state is HandoverState.ABORTED
+    assert scene.end.moved == ()
+    assert scene.end.error
+
+
+def test_a_destination_that_has_imported_is_not_called_off() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(AbortRequested("by hand"))
+    for side in SIDES:
+        scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
+    scene.answer(Command.ABORT, A)
+    scene.answer(Command.ABORT, B, error=Reason.WRONG_STATE)
+    scene.answer(Command.FREEZE, A)
+    assert not any(isinstance(action, TurnBack) for action in scene.actions)
+    scene.say(B, Command.IMPORTED)
+    scene.answer(Command.COMMIT, A)
+    scene.say(B, Command.RELEASED)
+    scene.run(SETTINGS.cache_ms / 1e3)
+    scene.close()
+    assert scene.end == Finished(HandoverState.DONE, None, (1,))
+
+
+def test_after_the_import_nobody_can_call_it_off() -> None:
+    scene = Scene()
+    scene.settle()
+    before = scene.kinds()
+    scene.tell(AbortRequested("by hand"))
+    assert scene.kinds() == before
+
+
+def test_a_dead_source_costs_its_own_flows_their_state_and_no_others() -> None:
+    scene = Scene(part(1), part(2, source=3))
+    scene.turn()
+    scene.tell(InstanceDead(3, "no heartbeat"))
+    scene.run(SETTINGS.cache_ms / 1e3)
+    (release, *_) = scene.sent(Command.RELEASE, B, 2)
+    assert release.message.flags & (Flags.STATE_LOST | Flags.UNFENCED) == 0x18
+    assert not scene.sent(Command.RELEASE, B, 1)
+    scene.say(B, Command.RELEASED, 2, flags=Flags.STATE_LOST | Flags.UNFENCED)
+    scene.answer(Command.RELEASE, B, 2)
+    scene.answer(Command.FREEZE, A)
+    scene.say(B, Command.IMPORTED)
+    scene.answer(Command.COMMIT, A)
+    scene.say(B, Command.RELEASED)
+    scene.close()
+    assert (scene.end.state, scene.end.moved) == (HandoverState.FAILED, (1, 2))
+    assert scene.end.error == "state lost: no heartbeat"
+    assert "state_lost" in scene.direct.report(scene.now).flags
+
+
+def test_without_its_destination_a_part_goes_back_and_waits_for_no_fence() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(InstanceDead(B, "no heartbeat"))
+    scene.answer(Command.ABORT, A)
+    assert scene.actions[-1] == TurnBack((1,))
+    scene.tell(TurnedBack((1,)))
+    (release,) = scene.sent(Command.RELEASE, A)
+    assert release.message.flags & Flags.UNFENCED
+    scene.say(A, Command.ABORTED, counts={Counter.LOST_PACKETS: 4})
+    scene.answer(Command.RELEASE, A)
+    assert scene.end == Finished(HandoverState.ABORTED, "no heartbeat", ())
+    assert scene.direct.report(scene.now).lost_packets == 4
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_waiting_is_bounded_whatever_falls_silent(steps: int) -> None:
+    """After some steps of a move everybody falls silent, but for the shell's own answers."""
+    scene = Scene()
+    moves: list[Callable[[], None]] = [
+        lambda: scene.answer(Command.PREPARE, B),
+        lambda: scene.answer(Command.PREPARE, A),
+        lambda: scene.tell(TurnAccepted()),
+        lambda: scene.answer(Command.FREEZE, A),
+        lambda: scene.say(B, Command.IMPORTED),
+        lambda: scene.say(B, Command.RELEASED),
+    ]
+    for move in moves[:steps]:
+        move()
+    for _ in range(20):
+        if scene.direct.state.is_over:
+            break
+        scene.run(SETTINGS.transfer_ms / 1e3)
+        if isinstance(scene.actions[-1], Turn):
+            scene.tell(TurnRefused("no answer"))
+        if any(isinstance(action, TurnBack) for action in scene.actions):
+            scene.tell(TurnedBack((1,)))
+    assert scene.direct.state.is_over
+
+
+def journal_of(scene: Scene) -> Journal:
+    return [action for action in scene.actions if isinstance(action, Journal)][-1]
+
+
+def restart(scene: Scene) -> Scene:
+    """The controller is killed and comes back with its journal."""
+    again = Scene.__new__(Scene)
+    again.__dict__.update(scene.__dict__)
+    again.direct, again.actions, again.now = Direct(), [], 5.0
+    again.take(again.direct.restore(scene.plan, journal_of(scene).data, again.now))
+    return again
+
+
+def test_restarted_before_the_turn_it_rolls_back() -> None:
+    scene = Scene()
+    scene.answer(Command.PREPARE, B)
+    scene = restart(scene)
+    for instance in (A, B):
+        scene.say(instance, Command.ABORTED)
+    assert scene.end.state is HandoverState.ABORTED
+    assert Turn() not in scene.actions
+
+
+def status(scene: Scene, instance: int, step: str, flags: Flags = Flags.NONE) -> None:
+    scene.say(instance, Command.STATUS, step=step, flags=flags)
+
+
+def test_restarted_after_the_turn_it_asks_and_goes_on() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene = restart(scene)
+    status(scene, A, "exported")
+    assert Turn() not in scene.actions
+    status(scene, B, "armed")
+    assert scene.actions[-1] == Turn()
+    scene.tell(TurnAccepted())
+    scene.answer(Command.FREEZE, A)
+    scene.say(B, Command.IMPORTED)
+    assert scene.sent(Command.COMMIT, A)
+
+
+def test_restarted_it_finds_that_the_agents_have_finished_alone() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene = restart(scene)
+    status(scene, A, "over")
+    status(scene, B, "over", Flags.UNFENCED)
+    scene.tell(TurnAccepted())
+    for each in (A, B):
+        if scene.sent(Command.RELEASE, each):
+            scene.answer(Command.RELEASE, each)
+    assert scene.end.state is HandoverState.DONE
+    assert "unfenced" in scene.direct.report(scene.now).flags
+
+
+def test_restarted_on_the_way_back_it_goes_on_back() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(AbortRequested("by hand"))
+    for side in SIDES:
+        scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
+    scene.answer(Command.ABORT, A)
+    scene = restart(scene)
+    assert scene.sent(Command.ABORT, A)
+    scene.answer(Command.ABORT, A)
+    scene.answer(Command.ABORT, B)
+    assert scene.actions[-1] == TurnBack((1,))
+    scene = restart(scene)
+    assert scene.actions[-1] == TurnBack((1,))
+
+
+# --- the table ---
+
+
+def test_an_illegal_move_raises_and_changes_nothing() -> None:
+    scene = Scene()
+    machine = scene.direct._parts[1]
+    before = (machine.state, machine.due, list(scene.actions))
+    with pytest.raises(IllegalMoveError):
+        machine.fire(Cue.TURNED_BACK, scene.now)
+    assert (machine.state, machine.due, scene.actions) == before
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    reached = {State.WAITING}
+    while more := {row.after for row in TRANSITIONS if row.before in reached} - reached:
+        reached |= more
+    assert reached == set(State)
+    leads_out = set(FINAL)
+    while more := {row.before for row in TRANSITIONS if row.after in leads_out} - leads_out:
+        leads_out |= more
+    assert leads_out == set(State)
+
+
+def test_every_state_but_what_the_shell_answers_has_a_deadline() -> None:
+    by_shell = {State.WAITING, State.READY, State.TURNING, State.REVERTING, State.RESUMING}
+    with_deadline = {row.before for row in TRANSITIONS if row.cue is Cue.OVERDUE}
+    assert set(State) - FINAL - by_shell == with_deadline
+
+
+def test_moves_are_named_once() -> None:
+    names = [row.name for row in TRANSITIONS]
+    assert len(set(names)) == len(names)
