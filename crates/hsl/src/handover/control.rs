@@ -88,6 +88,7 @@ impl Handovers {
                         id,
                         heard: sent,
                         called_off: true,
+                        gave: false,
                         flags: Flags::NONE,
                         counts: Counts::new(),
                     });
@@ -436,6 +437,7 @@ impl Handovers {
                     message,
                 });
             }
+            (Command::Release | Command::Commit, _) if !ended.gave => {}
             (Command::Release | Command::Commit, _) => {
                 self.acknowledge(id, asked, ended.flags, Some(ended.counts));
             }

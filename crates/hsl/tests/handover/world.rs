@@ -1,0 +1,378 @@
+//! Two instances, the switches in front of them, their streams, and the controller's frames.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use flowferry_hsl::handover::{Action, Input, Settings};
+use flowferry_hsl::key::Side;
+use flowferry_hsl::model::Instance;
+use flowferry_wire::Message;
+
+use crate::leader::Leader;
+use crate::traffic::{FLOWS, Ledger};
+
+pub const MILLISECOND: u64 = 1_000_000;
+pub type Checked = Result<(), String>;
+
+/// Instances by their place here.
+pub const SOURCE: usize = 0;
+pub const DESTINATION: usize = 1;
+
+/// Number of an instance in control frames.
+pub fn number(instance: usize) -> u32 {
+    instance as u32 + 1
+}
+
+/// Where an instance listens for streams.
+pub fn address(instance: usize) -> std::net::SocketAddr {
+    ([192, 0, 2, number(instance) as u8], 7_700).into()
+}
+
+/// On the way from a switch to an instance.
+enum Arriving {
+    Packet(Vec<u8>),
+    Control(Message),
+}
+
+/// On a stream from one agent to the other.
+enum Streamed {
+    Packet(Side, Vec<u8>),
+    Record(Vec<u8>),
+}
+
+/// Faults that the checks must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Markers are sent as soon as the entries have changed (a barrier as a fence).
+    MarkerAtBarrier,
+    /// A flush is over before what was captured has been read.
+    FlushEarly,
+    /// Records overtake strays on the stream.
+    RecordsFirst,
+}
+
+pub struct World {
+    pub instances: [Instance; 2],
+    pub ledger: Ledger,
+    pub leader: Leader,
+    pub fault: Fault,
+    pub now: u64,
+    /// Paths from the switch of a side to an instance.
+    paths: BTreeMap<(usize, usize), VecDeque<Arriving>>,
+    streams: [VecDeque<Streamed>; 2],
+    /// Records that wait for the strays before them.
+    records: [VecDeque<(u64, Vec<u8>)>; 2],
+    flushes: [VecDeque<(Side, u64)>; 2],
+    /// Frames to the controller.
+    pub reports: VecDeque<(usize, Message)>,
+    /// What the switches' entries say, and what each flow's cached decision still says.
+    entry: [usize; 2],
+    cache: BTreeMap<(u16, usize), usize>,
+    sequence: u64,
+    /// Lines that wait to be answered by the functions.
+    lines: [VecDeque<String>; 2],
+    /// The controller is dead.
+    pub leaderless: bool,
+}
+
+impl World {
+    pub fn new(fault: Fault, functions: bool) -> World {
+        let instance = |at: usize| {
+            let settings = Settings {
+                own: number(at),
+                name: format!("i{}", number(at)),
+                epoch: 1,
+                quiet_ns: None,
+            };
+            Instance::new(settings, 1 << 20)
+        };
+        let mut world = World {
+            instances: [instance(SOURCE), instance(DESTINATION)],
+            ledger: Ledger::default(),
+            leader: Leader::default(),
+            fault,
+            now: MILLISECOND,
+            paths: BTreeMap::new(),
+            streams: Default::default(),
+            records: Default::default(),
+            flushes: Default::default(),
+            reports: VecDeque::new(),
+            entry: [SOURCE; 2],
+            cache: BTreeMap::new(),
+            sequence: 0,
+            lines: Default::default(),
+            leaderless: false,
+        };
+        if functions {
+            for at in [SOURCE, DESTINATION] {
+                let hello = r#"{"hello": "test"}"#;
+                world.function_says(at, hello);
+            }
+        }
+        world
+    }
+
+    /// A host sends a packet: the switch of that side forwards it by what it has cached.
+    pub fn send(&mut self, flow: u16, side: Side) {
+        let at = side.index();
+        let to = *self.cache.entry((flow, at)).or_insert(self.entry[at]);
+        let frame = self.ledger.send(flow, side);
+        let path = self.paths.entry((at, to)).or_default();
+        path.push_back(Arriving::Packet(frame));
+    }
+
+    /// The switches' entries change; what is cached stays.
+    pub fn turn(&mut self, to: usize) {
+        self.entry = [to; 2];
+    }
+
+    /// A switch forgets what it has cached for a flow.
+    pub fn revalidate(&mut self, flow: u16, side: Side) {
+        self.cache.remove(&(flow, side.index()));
+    }
+
+    pub fn revalidate_all(&mut self) {
+        self.cache.clear();
+    }
+
+    /// The controller sends a frame through the switch of a side.
+    pub fn command(&mut self, to: usize, side: Side, mut message: Message) {
+        self.sequence += 1;
+        message.sequence = self.sequence;
+        message.to = number(to);
+        let path = self.paths.entry((side.index(), to)).or_default();
+        path.push_back(Arriving::Control(message));
+    }
+
+    /// The next thing on a path arrives; `lost`: unless it is a control frame, which gets lost;
+    /// `twice`: a control frame arrives twice, under a new number as a repeated one has.
+    pub fn arrive(&mut self, side: Side, to: usize, lost: bool, twice: bool) -> Checked {
+        let path = self.paths.entry((side.index(), to)).or_default();
+        match path.pop_front() {
+            Some(Arriving::Packet(frame)) => {
+                if self.instances[to].ingress(side, &frame) {
+                    self.ledger.reach(to, side, &frame)?;
+                }
+            }
+            Some(Arriving::Control(message)) if !lost => {
+                self.control(to, side, message.clone());
+                if twice {
+                    let mut again = message;
+                    self.sequence += 1;
+                    again.sequence = self.sequence;
+                    self.control(to, side, again);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn control(&mut self, to: usize, side: Side, message: Message) {
+        // Captured before it, and therefore read before it.
+        self.instances[to].read(side, usize::MAX, self.now);
+        let now = self.now;
+        self.instances[to].handle(Input::Control { side, message }, now);
+        self.act(to);
+    }
+
+    fn act(&mut self, at: usize) {
+        while let Some((action, flush)) = self.instances[at].next_action() {
+            match action {
+                Action::Send { message, .. } => self.reports.push_back((at, message)),
+                Action::Record { behind, record, .. } => {
+                    self.records[at].push_back((behind, record.write()));
+                }
+                Action::Connect(peer) => {
+                    let now = self.now;
+                    self.instances[at].handle(Input::Connected(peer), now);
+                }
+                Action::Flush { side, .. } => self.flushes[at].push_back((side, flush)),
+                Action::Tell(line) => self.lines[at].push_back(line.to_json().to_string()),
+                Action::Strays { .. } | Action::Step { .. } => {}
+                Action::Survey { .. } | Action::Disown(_) => unreachable!("done inside"),
+            }
+        }
+    }
+
+    pub fn read(&mut self, at: usize, side: Side, count: usize) {
+        self.instances[at].read(side, count, self.now);
+        self.act(at);
+    }
+
+    /// A flush comes through: all that was captured before it on its side has been read.
+    pub fn flush(&mut self, at: usize) {
+        let Some((side, flush)) = self.flushes[at].pop_front() else {
+            return;
+        };
+        if self.fault != Fault::FlushEarly {
+            self.instances[at].read(side, usize::MAX, self.now);
+        }
+        self.instances[at].flushed(flush, false, self.now);
+        self.act(at);
+    }
+
+    pub fn write(&mut self, at: usize, count: usize) {
+        self.instances[at].write(count, self.now);
+        self.act(at);
+    }
+
+    pub fn second_pass(&mut self, at: usize, side: Side) -> Checked {
+        match self.instances[at].second_pass(side) {
+            Some(frame) => self.ledger.reach(at, side, &frame),
+            None => Ok(()),
+        }
+    }
+
+    /// The agent moves strays and records to its stream.
+    pub fn pump(&mut self, at: usize) {
+        loop {
+            let taken = self.instances[at].core.endpoint.strays_taken();
+            let early = self.fault == Fault::RecordsFirst;
+            let due = |(behind, _): &(u64, Vec<u8>)| early || *behind <= taken;
+            if self.records[at].front().is_some_and(due) {
+                let (_, record) = self.records[at].pop_front().expect("just seen");
+                self.streams[at].push_back(Streamed::Record(record));
+                continue;
+            }
+            let Some(stray) = self.instances[at].next_stray() else {
+                break;
+            };
+            let side = stray.key.side();
+            self.streams[at].push_back(Streamed::Packet(side, stray.frame.into_vec()));
+        }
+    }
+
+    /// The next thing on the stream of `from` arrives at the other one.
+    pub fn stream(&mut self, from: usize) {
+        let (to, now) = (1 - from, self.now);
+        match self.streams[from].pop_front() {
+            Some(Streamed::Packet(side, frame)) => {
+                self.instances[to].follower(side, &frame, now);
+            }
+            Some(Streamed::Record(record)) => {
+                let read = self.instances[to].record(number(from), &record, now);
+                read.expect("written by the same code");
+            }
+            None => return,
+        }
+        self.act(to);
+    }
+
+    pub fn settle(&mut self, at: usize) {
+        self.instances[at].settle(self.now);
+        self.act(at);
+    }
+
+    pub fn pass_time(&mut self, ns: u64) {
+        self.now += ns;
+        for at in [SOURCE, DESTINATION] {
+            let now = self.now;
+            self.instances[at].handle(Input::Tick, now);
+            self.act(at);
+        }
+    }
+
+    /// The controller reads one report and does what it must.
+    pub fn lead(&mut self) {
+        let report = self.reports.pop_front();
+        if self.leaderless {
+            return;
+        }
+        let mut leader = std::mem::take(&mut self.leader);
+        if let Some((from, message)) = report {
+            leader.hear(self, from, &message);
+        }
+        self.leader = leader;
+    }
+
+    /// The function of an instance answers one line.
+    pub fn answer(&mut self, at: usize) {
+        let Some(line) = self.lines[at].pop_front() else {
+            return;
+        };
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let event = line["event"].as_str().expect("an event");
+        if matches!(event, "export" | "import") {
+            let answer =
+                serde_json::json!({ "done": event, "handover": line["handover"], "bytes": 7 });
+            self.function_says(at, &answer.to_string());
+        }
+    }
+
+    fn function_says(&mut self, at: usize, line: &str) {
+        let answer = flowferry_hsl::handover::function::Answer::read(line).expect("understood");
+        let now = self.now;
+        self.instances[at].handle(Input::Function(answer), now);
+        self.act(at);
+    }
+
+    /// Everything that is under way arrives, in turns, but no time passes.
+    pub fn run_dry(&mut self) -> Checked {
+        for _ in 0..10_000 {
+            for at in [SOURCE, DESTINATION] {
+                for side in Side::ALL {
+                    self.arrive(side, at, false, false)?;
+                    self.read(at, side, usize::MAX);
+                    self.write(at, usize::MAX);
+                    while !self.instances[at].programs.backlog[side.index()].is_empty() {
+                        self.second_pass(at, side)?;
+                    }
+                }
+                self.flush(at);
+                self.pump(at);
+                self.stream(at);
+                self.answer(at);
+                self.settle(at);
+            }
+            self.lead();
+            if self.is_dry() {
+                return Ok(());
+            }
+        }
+        Err("frames go round for ever".to_owned())
+    }
+
+    fn is_dry(&self) -> bool {
+        self.paths.values().all(VecDeque::is_empty)
+            && self.streams.iter().all(VecDeque::is_empty)
+            && self.records.iter().all(VecDeque::is_empty)
+            && self.flushes.iter().all(VecDeque::is_empty)
+            && self.lines.iter().all(VecDeque::is_empty)
+            && self.reports.is_empty()
+            && self.instances.iter().all(Instance::is_quiet)
+    }
+
+    /// Let everything come to its end: caches are revalidated, time passes, repeats are made.
+    pub fn finish(&mut self) -> Checked {
+        for _ in 0..200 {
+            self.run_dry()?;
+            for flow in 0..FLOWS {
+                for side in Side::ALL {
+                    self.revalidate(flow, side);
+                }
+            }
+            let mut leader = std::mem::take(&mut self.leader);
+            if !self.leaderless {
+                leader.hurry(self);
+            }
+            self.leader = leader;
+            self.run_dry()?;
+            if self.instances.iter().all(|it| it.core.handovers.is_idle()) {
+                break;
+            }
+            self.pass_time(25 * MILLISECOND);
+        }
+        for at in [SOURCE, DESTINATION] {
+            let instance = &self.instances[at];
+            if !instance.core.handovers.is_idle() || !instance.core.endpoint.is_idle() {
+                return Err(format!(
+                    "instance {} comes to no end: {}",
+                    number(at),
+                    instance.core.handovers.describe()
+                ));
+            }
+        }
+        self.ledger.check_complete()
+    }
+}
