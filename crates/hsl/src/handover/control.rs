@@ -297,9 +297,7 @@ impl Handovers {
         };
         part.repeats.end(Topic::Plea);
         if !part.phase.takes() {
-            if !matches!(part.phase, Phase::Released | Phase::Releasing) {
-                part.asked = Some(asked);
-            }
+            part.asked = Some(asked);
             if part.phase == Phase::Releasing {
                 return self.acknowledge(id, asked, Flags::NONE, None);
             }
@@ -340,6 +338,13 @@ impl Handovers {
         };
         if super::table::transition(part.phase, event).is_none() {
             return self.refuse_state(id, asked);
+        }
+        // What strayed at the source before it took the flows back may still be on the stream, and
+        // comes before all that was captured here.
+        let behind_all = part.is_fenced() || message.flags.contains(Flags::UNFENCED);
+        if event == Event::Handback && part.terms.role == Role::Destination && !behind_all {
+            part.asked_back = Some(asked);
+            return;
         }
         if part.error.is_none() {
             part.error = message.error().cloned();
@@ -386,8 +391,11 @@ impl Handovers {
         } else if let Some(ended) = self.remembered(id) {
             counts.extend(ended.counts.clone());
         }
+        let of_part = self.parts.get(&id).map(|part| part.flags);
+        let flags = of_part.or_else(|| self.remembered(id).map(|ended| ended.flags));
         let mut answer = self
             .message(Command::Status, id)
+            .flagged(flags.unwrap_or(Flags::NONE))
             .with(Tlv::Counts(counts))
             .with(Tlv::Epoch(self.settings.epoch))
             .with(reply(asked))
@@ -437,7 +445,8 @@ impl Handovers {
                     message,
                 });
             }
-            (Command::Release | Command::Commit, _) if !ended.gave => {}
+            // To whoever took the flows it is itself an answer.
+            (Command::Commit, _) if !ended.gave => {}
             (Command::Release | Command::Commit, _) => {
                 self.acknowledge(id, asked, ended.flags, Some(ended.counts));
             }
@@ -486,6 +495,21 @@ impl Handovers {
                 });
             }
             _ => self.acknowledge(id, asked, flags, Some(counts)),
+        }
+    }
+
+    /// The destination has had all that strayed at the source: it may give back, if asked to.
+    pub(super) fn give_back_if_asked(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id).filter(|part| part.is_fenced()) else {
+            return;
+        };
+        let Some(asked) = part.asked_back.take() else {
+            return;
+        };
+        part.called_off = true;
+        match self.fire(endpoint, id, Event::Handback, now) {
+            true => self.acknowledge(id, asked, Flags::NONE, None),
+            false => self.refuse_state(id, asked),
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Part {
     pub silences: u64,
     /// To be answered.
     pub asked: Option<Asked>,
+    /// Asked to give back, once the source is fenced for good.
+    pub asked_back: Option<Asked>,
     /// When preparation, or the function's answer, is overdue.
     pub due_ns: Option<u64>,
     /// The stream to the other agent is there.
@@ -145,6 +147,7 @@ impl Part {
             last_word_ns: now,
             silences: 0,
             asked: Some(asked),
+            asked_back: None,
             due_ns: Some(now + terms.deadline_ns),
             connected: false,
             listed: terms.role == Role::Destination,

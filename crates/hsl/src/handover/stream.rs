@@ -48,6 +48,7 @@ impl Handovers {
                 if next {
                     self.ask(endpoint, id, side, now);
                 }
+                self.give_back_if_asked(endpoint, id, now);
                 self.let_go_fenced(endpoint, id, now);
             }
             (Role::Destination, Record::List { flows, more, .. }) => {

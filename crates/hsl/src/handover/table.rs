@@ -266,7 +266,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Releasing, Commit, Releasing, Duty::None),
     row(Releasing, Ended, Released, Report),
     row(Released, Commit, Released, Duty::None),
-    row(Released, Release, Over, Duty::None),
+    row(Released, Release, Over, Answer),
     row(Preparing, Lost, Over, Duty::None),
     row(Prepared, Lost, Over, Duty::None),
     row(Draining, Lost, Over, Duty::None),

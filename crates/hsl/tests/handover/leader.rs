@@ -40,6 +40,8 @@ pub struct Leader {
     cancelled: [bool; 2],
     /// Wants it called off as soon as that is possible.
     pub wants_abort: bool,
+    /// Sides of the source that are fenced for good.
+    fenced: Vec<Side>,
     one_way: bool,
     settling_ms: u32,
     turned_at: u64,
@@ -164,6 +166,11 @@ impl Leader {
                 self.marker(world, giver, side, round);
             }
             (Command::Imported, _) => self.imported = true,
+            (Command::Fenced, _) if from == SOURCE && heard.round() == Some(FINAL) => {
+                let side = heard.side().map(to_side).expect("required");
+                self.fenced.retain(|other| *other != side);
+                self.fenced.push(side);
+            }
             (Command::Released | Command::Aborted, _) if reply.is_none() => {
                 self.released = true;
                 let ack = message(Command::Release);
@@ -220,8 +227,8 @@ impl Leader {
                 if !self.frozen {
                     self.freeze(world);
                 }
-                if self.wants_abort && !self.imported {
-                    // One plain round is behind everything old, since all caches are new.
+                let fenced = self.fenced.len() == self.sides().len();
+                if self.wants_abort && !self.imported && fenced {
                     self.step = Step::Regaining;
                     self.abort(world, SOURCE, true);
                 }
