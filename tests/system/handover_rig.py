@@ -1,8 +1,11 @@
 """A testbed with controller and agents, echoed probe traffic over it, and its outside witnesses."""
 
+import json
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -146,6 +149,72 @@ def wait_for(client: Any, handover: int, states: Sequence[str], seconds: float =
 
     until(there, f"handover {handover} in {states}", seconds=seconds)
     return found
+
+
+class Function:
+    """An instance's function at its control channel: answers at once, or when it is told to.
+
+    A context manager. `heard` are the events so far.
+    """
+
+    def __init__(self, path: Path, *, holds: Sequence[str] = (), fails: Sequence[str] = ()) -> None:
+        """`holds`: steps that are not answered before `go`; `fails`: steps that fail."""
+        self.heard: list[dict[str, Any]] = []
+        self._holds, self._fails = set(holds), set(fails)
+        self._held: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._end = socket.socket(socket.AF_UNIX)
+        self._end.connect(str(path))
+        self._say(hello="test", lists_flows=False)
+        self._thread = threading.Thread(target=self._serve, name="function")
+
+    def _say(self, **fields: Any) -> None:
+        self._end.sendall(json.dumps(fields).encode() + b"\n")
+
+    def _serve(self) -> None:
+        with suppress(OSError), self._end.makefile("r", encoding="utf-8") as lines:
+            for line in lines:
+                event = json.loads(line)
+                with self._lock:
+                    self.heard.append(event)
+                    if event["event"] in self._holds:
+                        self._held.append(event)
+                    else:
+                        self._answer(event)
+
+    def _answer(self, event: dict[str, Any]) -> None:
+        step = event["event"]
+        if step in self._fails:
+            self._say(failed=step, handover=event["handover"], error="as the test wants it")
+        elif step in ("export", "import"):
+            self._say(done=step, handover=event["handover"], bytes=0)
+
+    def go(self) -> None:
+        """Answer what was held, and hold no more."""
+        with self._lock:
+            self._holds.clear()
+            for event in self._held:
+                self._answer(event)
+            self._held.clear()
+
+    def names(self) -> list[str]:
+        """The events' names so far."""
+        with self._lock:
+            return [event["event"] for event in self.heard]
+
+    def await_event(self, name: str) -> None:
+        """Return when it has come."""
+        until(lambda: name in self.names(), f"the event {name}", seconds=20)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._end.close()
 
 
 Bed = Callable[..., Testbed]

@@ -1,0 +1,141 @@
+"""State goes with its flows: by shell hooks from instance to instance, or not at all."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from handover_rig import Bed, Echo, Function
+from hsl_pcap import until
+
+from flowferry.controller import Platform
+from flowferry.testbed import Testbed
+
+SETTLING = 400
+PORT = 7200
+
+
+@contextmanager
+def adapters(platform: Platform, folder: Path, export: str, take: str) -> Iterator[None]:
+    """A hooks adapter beside each agent."""
+    bed, key = platform.bed, platform.keys[0]
+    running = []
+    try:
+        for one in bed.instances:
+            socket = bed.owner.directory / f"fn-{one.name}.sock"
+            words = [sys.executable, "-c", "from flowferry.cli import main; main()"]
+            words += ["hsl", "adapter", "--socket", str(socket), "--key", f"{key.id}:{key.file}"]
+            words += ["--listen", f"{one.mgmt_ip}:{PORT}", "--rate", "400"]
+            words += ["--export", export, "--import", take, "--staging", str(folder)]
+            child = bed.popen(one.name, words, stderr=subprocess.PIPE, text=True)
+            running.append(child)
+            assert child.stderr is not None
+            assert child.stderr.readline() == "ready\n"
+        yield
+    finally:
+        for child in running:
+            child.terminate()
+            child.communicate(timeout=20)
+
+
+def clean(echo: Echo) -> None:
+    assert echo.sent["replies"] is not None
+    for account in (echo.there, echo.sent["replies"]):
+        figures = {k: account[k] for k in ("lost", "reordered", "duplicated", "unclassified")}
+        assert not any(figures.values()), figures
+
+
+def build(testbed: Bed) -> Testbed:
+    return testbed(instances=2, steering=True, ports="afxdp-nonpmd")
+
+
+def test_real_bytes_move_and_packets_wait_for_them(testbed: Bed, tmp_path: Path) -> None:
+    bed = build(testbed)
+    state = os.urandom(5_000_000)
+    (tmp_path / "state").write_bytes(state)
+    with Platform(bed, settling_ms=SETTLING, function_sockets=True) as platform:
+        take = f'cat > {tmp_path}/got-"$FLOWFERRY_HANDOVER"; cp "$FLOWFERRY_FLOWS" {tmp_path}/flows'
+        with adapters(platform, tmp_path, f"cat {tmp_path}/state", take):
+            with Echo(bed, flows=10, rate=2000) as echo:
+                done = platform.client.move("udp", "i2", wait=True)
+            clean(echo)
+    assert (done["state"], done["error"]) == ("done", None)
+    # 5 MB at 400 Mbit/s take 100 ms at least; so long the flows' packets were kept.
+    assert done["transfer_ms"] >= 100
+    assert done["captured_packets"] >= 100
+    got = tmp_path / f"got-{done['id'] << 8 | 1}"
+    assert hashlib.sha256(got.read_bytes()).digest() == hashlib.sha256(state).digest()
+    assert len((tmp_path / "flows").read_text().splitlines()) == 10
+
+
+def test_a_failing_export_takes_everything_back_in_order(testbed: Bed, tmp_path: Path) -> None:
+    bed = build(testbed)
+    with Platform(bed, settling_ms=SETTLING, function_sockets=True) as platform:
+        export = "sleep 0.1; echo the table is locked >&2; exit 1"
+        with adapters(platform, tmp_path, export, "cat > /dev/null"):
+            with Echo(bed, flows=10, rate=2000) as echo:
+                over = platform.client.move("udp", "i2", wait=True)
+                assert over["state"] == "aborted", over
+                assert "the table is locked" in over["error"]
+                so_far = echo.arrived.packets
+                until(lambda: echo.arrived.packets > so_far + 500, "traffic at the source")
+            clean(echo)
+        rules = [rule for rule in platform.client.rules() if rule["priority"]]
+    assert not rules
+
+
+def test_a_failing_import_takes_everything_back_in_order(testbed: Bed, tmp_path: Path) -> None:
+    bed = build(testbed)
+    with Platform(bed, settling_ms=SETTLING, function_sockets=True) as platform:
+        take = "cat > /dev/null; echo no room >&2; exit 1"
+        with adapters(platform, tmp_path, "echo state", take):
+            with Echo(bed, flows=10, rate=2000) as echo:
+                over = platform.client.move("udp", "i2", wait=True)
+                assert over["state"] == "aborted", over
+                assert "no room" in over["error"]
+            clean(echo)
+
+
+def test_a_function_hears_every_step_in_order(testbed: Bed) -> None:
+    bed = build(testbed)
+    with Platform(bed, settling_ms=SETTLING, function_sockets=True) as platform:
+        ends = [bed.owner.directory / f"fn-{name}.sock" for name in ("i1", "i2")]
+        with Function(ends[0]) as source, Function(ends[1]) as taker:
+            with Echo(bed, flows=10, rate=2000) as echo:
+                done = platform.client.move("udp", "i2", wait=True)
+            clean(echo)
+            assert done["state"] == "done"
+            source.await_event("released")
+            taker.await_event("released")
+            told = [name for name in source.names() if name != "flows"]
+            assert told == ["prepare", "drain", "freeze", "export", "released"]
+            assert [name for name in taker.names() if name != "flows"] == [
+                "prepare",
+                "import",
+                "released",
+            ]
+            exported = next(event for event in source.heard if event["event"] == "export")
+            assert len(exported["flows"]) == 10
+
+
+def test_called_off_while_the_state_is_on_its_way(testbed: Bed) -> None:
+    bed = build(testbed)
+    with Platform(bed, settling_ms=SETTLING, function_sockets=True) as platform:
+        ends = [bed.owner.directory / f"fn-{name}.sock" for name in ("i1", "i2")]
+        with Function(ends[0], holds=["export"]) as source, Function(ends[1]) as taker:
+            with Echo(bed, flows=10, rate=2000) as echo:
+                begun = platform.client.move("udp", "i2")
+                source.await_event("export")
+                so_far = echo.arrived.packets
+                platform.client.abort(begun["id"])
+                over = platform.client.wait(begun["id"])
+                assert over["state"] == "aborted", over
+                assert over["lost_packets"] == 0
+                until(lambda: echo.arrived.packets > so_far + 500, "traffic at the source")
+            clean(echo)
+            source.await_event("aborted")
+            taker.await_event("aborted")
+            assert "import" not in taker.names()
