@@ -29,8 +29,7 @@ def test_rules_instances_and_defaults_come_back(tmp_path: Path) -> None:
     added = Instance(
         "i9", 9, "nf", 19, 29, Peer(9, ip_address("fd00::9"), 7001), ("02:00:00:00:00:09",)
     )
-    store.save_instance(added)
-    store.remove_instance(3)
+    store.save_instances(model(), model().with_instance(added).without_instance(3))
     store.close()
     found = Store(tmp_path / "j.db").restore(model())
     assert found.rules == changed.rules

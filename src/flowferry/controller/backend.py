@@ -310,8 +310,11 @@ class Controller:
             fields["downstream_port"], peer, tuple(fields.get("macs") or ()),
         )  # fmt: skip
         self._refuse_taken(instance)
-        self._service.store.save_instance(instance)
-        self._service.adopt(self._model.with_instance(instance))
+        failed = await self._service.adopt(self._model.with_instance(instance))
+        refused = [line for line in failed if "refused" in line]
+        if refused:
+            await self._service.adopt(self._model.without_instance(instance.id))
+            raise Refused(f"{refused[0]}; give ports that the switches have")
         self._service.publish("instance", self._instance(instance))
         return self._instance(instance)
 
@@ -357,8 +360,7 @@ class Controller:
                 "add another one first"
             )
         draining = replace(instance, state="draining")
-        self._service.store.save_instance(draining)
-        self._service.adopt(self._model.with_instance(draining))
+        await self._service.adopt(self._model.with_instance(draining))
         self._service.publish("instance", self._instance(draining))
         target = others[0]
         begun = []
@@ -391,8 +393,7 @@ class Controller:
             left = self._model.without_instance(instance.id)
         except ModelError as error:
             raise Refused(str(error)) from None
-        self._service.store.remove_instance(instance.id)
-        self._service.adopt(left)
+        await self._service.adopt(left)
         self._service.publish("instance", {"name": name, "removed": True})
 
     # -- flows ---------------------------------------------------------------------------------

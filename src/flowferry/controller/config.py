@@ -129,7 +129,7 @@ class Config(_Part):
     """keys of control frames, the deployment's own; the first one signs"""
     groups: list[Group] = []
     """groups known from the start; instances may be added later"""
-    strategy: Literal["direct"] = "direct"
+    strategy: Literal["direct", "reroute"] = "direct"
     """how handovers are done unless a request says otherwise"""
     settling_ms: Annotated[int, Field(ge=1, le=600_000)] = 1500
     """milliseconds after the turn until no cache of a switch can still be old"""

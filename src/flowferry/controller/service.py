@@ -358,12 +358,13 @@ class Service:
     async def _sync(self, group: str) -> list[str]:
         return await self.board.sync(self.dpids_of(group))
 
-    def adopt(self, model: Model) -> None:
-        """Let this be the model from now on: instances have changed."""
+    async def adopt(self, model: Model) -> list[str]:
+        """Let this be the model from now on: instances have changed. What failed at switches."""
         model = _with_defaults(model)
         with self.store.together():
+            self.store.save_instances(self.model, model)
             self._adopt(model)
-        self._spawn(self._sync_all())
+        return await self.board.sync(self.board.dpids)
 
     async def _sync_all(self) -> None:
         for failed in await self.board.sync(self.board.dpids):

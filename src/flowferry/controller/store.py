@@ -140,16 +140,16 @@ class Store:
         self._db.execute("DELETE FROM defaults")
         self._db.executemany("INSERT INTO defaults VALUES (?, ?)", list(model.defaults.items()))
 
-    def save_instance(self, instance: Instance) -> None:
-        """An instance was added, or is another."""
-        body = json.dumps(write_instance(instance))
-        self._db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?)", (instance.id, body))
-        self._db.execute("DELETE FROM removed WHERE id = ?", (instance.id,))
-
-    def remove_instance(self, number: int) -> None:
-        """An instance was removed; the configuration does not bring it back."""
-        self._db.execute("DELETE FROM instances WHERE id = ?", (number,))
-        self._db.execute("INSERT OR REPLACE INTO removed VALUES (?)", (number,))
+    def save_instances(self, before: Model, after: Model) -> None:
+        """What of the instances is another; the configuration does not bring back what is gone."""
+        for number in before.instances.keys() - after.instances.keys():
+            self._db.execute("DELETE FROM instances WHERE id = ?", (number,))
+            self._db.execute("INSERT OR REPLACE INTO removed VALUES (?)", (number,))
+        for number, instance in after.instances.items():
+            if before.instances.get(number) != instance:
+                body = json.dumps(write_instance(instance))
+                self._db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?)", (number, body))
+                self._db.execute("DELETE FROM removed WHERE id = ?", (number,))
 
     # -- handovers -----------------------------------------------------------------------------
 
