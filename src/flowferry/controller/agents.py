@@ -202,7 +202,7 @@ class Agents:
     def _ask(self, instance: Instance) -> None:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         if pulse.missed == self._dead_after:
-            self._on_dead(instance, f"its agent did not answer {pulse.missed} heartbeats")
+            self._on_dead(instance, f"its agent did not answer {pulse.missed} heartbeats; see that it runs")
         flags = Flags.RETRY if pulse.missed else Flags.NONE
         pulse.missed += 1
         self.send(instance.id, None, Message(command=Command.QUERY, flags=flags))

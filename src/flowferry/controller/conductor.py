@@ -67,7 +67,7 @@ class Conductor:
         handover: Handover,
         plan: Plan,
         strategy: Strategy,
-        failpoint: str | None,
+        failpoint: Failpoint,
     ) -> None:
         """Nothing happens before `start` or `restore`."""
         self._world, self.handover, self.plan, self._strategy = world, handover, plan, strategy
@@ -76,7 +76,7 @@ class Conductor:
         self._events: deque[Event] = deque()
         self._busy = False
         self._requests: dict[tuple[int, int], int] = {}
-        self._failpoint = Failpoint(failpoint)
+        self._failpoint = failpoint
         #: Instances whose death has been told.
         self.dead: set[int] = set()
         self.over = False
@@ -171,7 +171,7 @@ class Conductor:
 
 
 class Failpoint:
-    """For tests: what `failpoint` of the configuration says, STEP:kill or STEP:stop, with @N."""
+    """For tests: STEP:kill or STEP:stop, with @N; a step is a journalled one or a transition."""
 
     def __init__(self, text: str | None) -> None:
         """Parse it."""

@@ -21,7 +21,7 @@ from flowferry.controller import strategies
 from flowferry.controller.agents import Agents, Pulse
 from flowferry.controller.api import Metrics
 from flowferry.controller.change import Change, turned_back
-from flowferry.controller.conductor import Conductor
+from flowferry.controller.conductor import Conductor, Failpoint
 from flowferry.controller.handover import Handover
 from flowferry.controller.match import overlaps
 from flowferry.controller.model import BOTH_SIDES, Instance, Model, ModelError
@@ -70,7 +70,7 @@ class Service:
         """`heartbeat`, `echo_interval`, `timeout` (of switches): seconds."""
         self.store = store
         self.metrics = Metrics()
-        self._failpoint = failpoint
+        self._failpoint = Failpoint(failpoint)
         self.model = _with_defaults(store.restore(configured))
         self.listener = Listener(
             on_up=self._switch_up,
@@ -197,7 +197,7 @@ class Service:
         for conductor in list(self._conductors.values()):
             if instance.id in conductor.instances and instance.id not in conductor.dead:
                 conductor.dead.add(instance.id)
-                conductor.feed(InstanceDead(instance.id, why))
+                conductor.feed(InstanceDead(instance.id, f"instance {instance.name}: {why}"))
 
     def _engage(self, conductor: Conductor, by: int) -> None:
         engaged = self.agents.engaged
@@ -268,7 +268,8 @@ class Service:
     def _conduct(self, handover: Handover) -> Conductor:
         peers = {k: one.peer for k, one in self.model.instances.items() if one.peer is not None}
         plan = Plan(handover.number, handover.parts, peers, handover.settings)
-        strategy = strategies.make(handover.strategy)
+        reach = self._failpoint.reach
+        strategy = strategies.make(handover.strategy, lambda row: reach(row.name))
         conductor = Conductor(self, handover, plan, strategy, self._failpoint)
         self._conductors[handover.number] = conductor
         self._engage(conductor, +1)

@@ -5,7 +5,7 @@ The comparison that shows what the others are for. No agent is asked for anythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowferry.controller.strategies.base import (
@@ -31,8 +31,8 @@ class Reroute:
 
     name = "reroute"
 
-    def __init__(self) -> None:
-        """Before `start`."""
+    def __init__(self, hook: Callable[[Any], None] | None = None) -> None:
+        """Before `start`; it has no transitions that `hook` could hear of."""
         self._plan: Plan
         self._began = 0.0
         self._state = HandoverState.PREPARING
