@@ -238,6 +238,14 @@ def test_noise_and_other_versions_at_the_port_do_no_harm(platform: Platforms) ->
     assert up.client.move("udp", "i2", wait=True)["state"] == "done"
 
 
+def test_it_keeps_no_capability(platform: Platforms) -> None:
+    up = platform()
+    status = Path(f"/proc/{up.controller.pid}/status").read_text()
+    found = dict(re.findall(r"^(Cap\w+):\t(\w+)$", status, re.MULTILINE))
+    assert {int(mask, 16) for mask in found.values()} == {0}
+    assert up.client.move("udp", "i2", wait=True)["state"] == "done"
+
+
 def test_metrics_and_description_are_served(platform: Platforms) -> None:
     up = platform()
     up.client.move("udp", "i2", wait=True)

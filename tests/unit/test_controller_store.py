@@ -46,6 +46,17 @@ def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     assert Store(tmp_path / "j.db").next_number("handover") == 4
 
 
+def test_boots_rise_also_when_the_clock_stands_or_the_journal_is_new(tmp_path: Path) -> None:
+    store = Store(tmp_path / "j.db")
+    assert [store.next_boot(now) for now in (1000.0, 1000.0, 900.0, 5000.9)] == [
+        1000,
+        1001,
+        1002,
+        5000,
+    ]
+    assert Store(tmp_path / "new.db").next_boot(6000.0) > store.next_boot(5000.0)
+
+
 def test_a_handover_reads_back(tmp_path: Path) -> None:
     part = Part(1, parse("udp"), (parse("udp,tp_dst=80"),), 1, 2, (UPSTREAM,), 100)
     handover = Handover(

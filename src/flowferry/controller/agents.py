@@ -113,9 +113,13 @@ class Agents:
                 continue
             sequences = []
             for each in self._fitting(replace(message, to=number)):
-                frame, sent = self._sealer.seal(
-                    each, destination=_destination(number), source=SOURCE
-                )
+                try:
+                    frame, sent = self._sealer.seal(
+                        each, destination=_destination(number), source=SOURCE
+                    )
+                except UnsendableError:
+                    LOG.exception("%s to instance %d", message.command.name, number)
+                    return []
                 channel.packet_out(instance.port(one), frame)
                 sequences.append(sent.sequence)
             self.frames_out += len(sequences)
@@ -202,7 +206,9 @@ class Agents:
     def _ask(self, instance: Instance) -> None:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         if pulse.missed == self._dead_after:
-            self._on_dead(instance, f"its agent did not answer {pulse.missed} heartbeats; see that it runs")
+            self._on_dead(
+                instance, f"its agent did not answer {pulse.missed} heartbeats; see that it runs"
+            )
         flags = Flags.RETRY if pulse.missed else Flags.NONE
         pulse.missed += 1
         self.send(instance.id, None, Message(command=Command.QUERY, flags=flags))

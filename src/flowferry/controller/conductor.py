@@ -114,7 +114,14 @@ class Conductor:
         try:
             while self._events and not self.over:
                 event = self._events.popleft()
-                self._carry_out(self._strategy.handle(event, self._loop.time()))
+                try:
+                    actions = self._strategy.handle(event, self._loop.time())
+                except Exception as error:
+                    # An illegal move raises and changes nothing; deadlines lead on from there.
+                    LOG.exception("handover %d: %s", self.handover.number, event)
+                    self.handover.note(f"refused {type(event).__name__}: {error}")
+                    continue
+                self._carry_out(actions)
         finally:
             self._busy = False
         self._set_timer()

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flowferry.controller import api
+from flowferry.controller import api, privileges
 from flowferry.controller.backend import Controller
 from flowferry.controller.config import Config, Tls
 from flowferry.controller.config import Group as GroupConfig
@@ -75,6 +75,7 @@ async def _run(config: Config) -> None:
             app = api.create(controller, service.metrics, version("flowferry"))
             serving = asyncio.create_task(api.serve(app, _door(config), ready))
         await _first(ready, serving)
+        privileges.drop()
         print("ready", file=sys.stderr, flush=True)
         await _first(end, serving)
     finally:

@@ -83,7 +83,7 @@ class Service:
         self.board.want(self.model)
         self.agents = Agents(
             keys,
-            boot=store.next_number("boot"),
+            boot=store.next_boot(time.time()),
             model=lambda: self.model,
             channels=self.listener.channels,
             on_message=self._message,

@@ -106,6 +106,15 @@ class Store:
         ).fetchone()
         return int(row[0])
 
+    def next_boot(self, now: float) -> int:
+        """Greater at every start, also if the journal was moved away. `now`: Unix seconds."""
+        row = self._db.execute(
+            "INSERT INTO numbers VALUES ('boot', ?1) "
+            "ON CONFLICT (name) DO UPDATE SET value = max(value + 1, ?1) RETURNING value",
+            (int(now),),
+        ).fetchone()
+        return int(row[0])
+
     # -- the model -----------------------------------------------------------------------------
 
     def restore(self, configured: Model) -> Model:
