@@ -26,7 +26,27 @@ class Rule:
     broken_by: str
 
 
-CORES = ("crates/wire/src/**/*.rs", "crates/hsl/src/endpoint/**/*.rs")
+CORES = (
+    "crates/wire/src/**/*.rs",
+    "crates/hsl/src/endpoint/**/*.rs",
+    "crates/hsl/src/handover/**/*.rs",
+)
+#: Pure Python: what goes in and comes out are values.
+PYTHON_CORES = (
+    "src/flowferry/controller/strategies/**/*.py",
+    "src/flowferry/controller/model.py",
+    "src/flowferry/controller/match.py",
+    "src/flowferry/controller/partition.py",
+    "src/flowferry/controller/change.py",
+    "src/flowferry/controller/openflow/codec.py",
+    "src/flowferry/controller/openflow/oxm.py",
+    "src/flowferry/controller/openflow/tables.py",
+)
+#: Modules of the standard library by which a core would touch the world.
+WORLD = frozenset(
+    {"asyncio", "datetime", "multiprocessing", "os", "pathlib", "random", "secrets", "select"}
+    | {"signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
+)
 BINDINGS = ("crates/python/src/**/*.rs",)
 
 RULES = [
@@ -128,6 +148,27 @@ def private_imports(source: str) -> list[str]:
             continue
         found += [name for name in names if any(part[0] == "_" for part in name.split("."))]
     return found
+
+
+def worldly_imports(source: str) -> set[str]:
+    """What a Python file imports that has to do with the world."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found & WORLD
+
+
+def test_a_python_core_does_no_io_and_reads_no_clock() -> None:
+    assert worldly_imports("import os.path\nfrom time import monotonic") == {"os", "time"}
+    broken = {
+        str(path.relative_to(ROOT)): worldly
+        for path in files(*PYTHON_CORES)
+        if (worldly := worldly_imports(path.read_text()))
+    }
+    assert not broken
 
 
 @pytest.mark.parametrize(
