@@ -1,0 +1,416 @@
+"""The controller's shell, with scripts for switches and strategies: order, undoing, restarts."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from test_controller_tables import frame, sent_to
+from test_partition import model
+
+from flowferry.controller import strategies
+from flowferry.controller.change import Change, moving
+from flowferry.controller.handover import Handover
+from flowferry.controller.match import parse
+from flowferry.controller.model import Instance, Model, ModelError
+from flowferry.controller.openflow.channel import Channel, SwitchError
+from flowferry.controller.openflow.codec import Change as EntryChange
+from flowferry.controller.openflow.codec import Entry, EntryStats, PacketIn
+from flowferry.controller.openflow.oxm import Oxm
+from flowferry.controller.service import Service
+from flowferry.controller.store import Store, read_peer
+from flowferry.controller.strategies.base import (
+    Action,
+    Event,
+    Finished,
+    HandoverState,
+    InstanceDead,
+    Journal,
+    Plan,
+    Received,
+    Report,
+    Send,
+    Settings,
+    SwitchGone,
+    Turn,
+    TurnAccepted,
+    TurnBack,
+    TurnedBack,
+    TurnRefused,
+)
+from flowferry.wire import (
+    Command,
+    InReplyTo,
+    KeyRing,
+    Match,
+    Message,
+    Opener,
+    Sealer,
+)
+
+KEYS = KeyRing(1, bytes(32))
+FLOW = parse("udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=5,tp_dst=80")
+
+
+class Switch:
+    """A switch that keeps its entries; `refuses` makes it refuse the next change."""
+
+    def __init__(self, dpid: int) -> None:
+        self.dpid, self.address = dpid, "test"
+        self.entries_now: dict[tuple[int, int, Oxm], Entry] = {}
+        self.refuses = False
+        self.sent: list[tuple[int, bytes]] = []
+        self.closed = False
+
+    async def entries(self, cookie: int, mask: int) -> list[EntryStats]:
+        return [
+            EntryStats(one, one.cookie, one.table, one.priority, 0, 0)
+            for one in self.entries_now.values()
+            if one.cookie & mask == cookie
+        ]
+
+    async def apply(self, changes: Sequence[EntryChange]) -> None:
+        await asyncio.sleep(0)
+        if self.refuses and changes:
+            raise SwitchError(f"switch {self.dpid} refused an entry")
+        for change in changes:
+            if change.remove:
+                del self.entries_now[change.entry.key]
+            else:
+                self.entries_now[change.entry.key] = change.entry
+
+    def packet_out(self, port: int, sent: bytes) -> None:
+        self.sent.append((port, sent))
+
+    def close(self, why: str = "") -> None:
+        self.closed = True
+
+
+class Script:
+    """A strategy that does what the test says, and keeps what it is told."""
+
+    made: list["Script"]
+
+    def __init__(self) -> None:
+        self.name = "script"
+        self.plan: Plan
+        self.events: list[Event] = []
+        self.restored: Mapping[str, Any] | None = None
+        self.answers: Callable[[Event], list[Action]] = lambda event: []
+        self.state = HandoverState.PREPARING
+        self.next_due: float | None = None
+        Script.made.append(self)
+
+    def start(self, plan: Plan, now: float) -> list[Action]:
+        self.plan = plan
+        return [Journal("preparing", {"x": 1})]
+
+    def restore(self, plan: Plan, data: Mapping[str, Any], now: float) -> list[Action]:
+        self.plan, self.restored = plan, data
+        return []
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        self.events.append(event)
+        return self.answers(event)
+
+    def report(self, now: float) -> Report:
+        return Report(duration_ms=1.0)
+
+
+class World:
+    """A service with two switches."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.switches = {1: Switch(1), 2: Switch(2)}
+
+    async def up(self, *, connected: bool = True) -> Service:
+        made = model()
+        for one in list(made.instances.values()):
+            peer = read_peer(one.id, f"172.31.0.{one.id}:7001")
+            made = made.with_instance(Instance(one.name, one.id, "nf", *(10 + one.id,) * 2, peer))
+        service = Service(
+            made, Store(self.path), KEYS, first_table=10, heartbeat=9.0, dead_after=5,
+            echo_interval=9.0, timeout=1.0,
+        )  # fmt: skip
+        service.start()
+        if connected:
+            await self.connect(service)
+        return service
+
+    async def connect(self, service: Service) -> None:
+        for dpid, switch in self.switches.items():
+            service.listener.channels[dpid] = cast(Channel, switch)
+            await service.board.greet(cast(Channel, switch))
+
+    def way(self, packet: Match = FLOW) -> int:
+        """The port that the upstream switch sends a flow's packets by."""
+        (port,) = sent_to(self.switches[1].entries_now.values(), frame(packet, 1))
+        return port
+
+
+Case = Callable[[World], Awaitable[None]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Case], None]:
+    """Run a case in an event loop of its own."""
+    Script.made = []
+    monkeypatch.setattr(strategies, "make", lambda name, hook=None: Script())
+
+    def work(case: Case) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(20):
+                await case(World(tmp_path / "journal.db"))
+
+        asyncio.run(bounded())
+
+    return work
+
+
+def ask(service: Service, words: str, to: int, priority: int | None = None) -> Handover:
+    number = service.store.next_number("handover")
+    rule = service.store.next_number("rule")
+    handover = Handover(number, "nf", words, f"i{to}", "script", False, Settings(), time.time())
+
+    def build(now: Model) -> Change:
+        return moving(now, "nf", parse(words), to, priority, False, rule)
+
+    return service.submit(handover, build)
+
+
+async def settle() -> None:
+    """Let everything that is ready to run do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def act(service: Service, number: int, *actions: Action) -> None:
+    """Have the strategy of a handover answer something with these actions."""
+    script = next(one for one in reversed(Script.made) if one.plan.number == number)
+    script.answers = lambda event: []
+    first = [list(actions)]
+    script.answers = lambda event: first.pop() if first else []
+    conductor = service._conductors[number]
+    conductor.feed(SwitchGone(99, ()))
+    await settle()
+
+
+def done(script: Script) -> Finished:
+    return Finished(HandoverState.DONE, None, tuple(p.number for p in script.plan.parts))
+
+
+def test_moves_of_different_flows_run_side_by_side_and_others_wait(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp,tp_dst=80", 2)
+        ask(service, "tcp", 2)
+        later = ask(service, "udp", 3)
+        latest = ask(service, "tcp,tp_dst=80", 3)
+        assert [script.plan.number for script in Script.made] == [1, 2]
+        assert any("waits" in line for _, line in later.timeline)
+        await act(service, 1, Turn(), done(Script.made[0]))
+        assert [script.plan.number for script in Script.made] == [1, 2, 3]
+        # Planned now: flows to port 80 come from instance 2, all others from instance 1.
+        found = {(part.source, part.destination) for part in Script.made[2].plan.parts}
+        assert found == {(2, 3), (1, 3)}
+        service.abort(latest, "no longer wanted")
+        assert latest.state is HandoverState.ABORTED
+        with pytest.raises(ModelError, match="is over"):
+            service.abort(latest, "again")
+
+    run(case)
+
+
+def test_a_turn_changes_the_way_and_its_undoing_restores_it(run: Callable[[Case], None]) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        assert world.way() == 11
+        handover = ask(service, "udp", 2)
+        await act(service, 1, Turn())
+        assert world.way() == 12
+        assert TurnAccepted() in Script.made[0].events
+        await act(service, 1, TurnBack((1,)))
+        assert TurnedBack((1,)) in Script.made[0].events
+        assert world.way() == 11
+        assert service.model.rules == {}
+        await act(service, 1, Finished(HandoverState.ABORTED, "why", ()))
+        assert (handover.state, handover.error) == (HandoverState.ABORTED, "why")
+
+    run(case)
+
+
+def test_one_part_goes_back_and_the_other_stays_moved(run: Callable[[Case], None]) -> None:
+    other = parse("udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=5,tp_dst=81")
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp,tp_dst=80", 2)
+        await act(service, 1, Turn(), done(Script.made[0]))
+        ask(service, "udp", 3)
+        (from_2,) = [part.number for part in Script.made[1].plan.parts if part.source == 2]
+        await act(service, 2, Turn())
+        assert (world.way(), world.way(other)) == (13, 13)
+        await act(service, 2, TurnBack((from_2,)))
+        assert (world.way(), world.way(other)) == (12, 13)
+        await act(service, 2, Finished(HandoverState.FAILED, "one part went back", ()))
+        ask(service, "udp", 1)
+        await act(service, 3, Turn())
+        assert (world.way(), world.way(other)) == (11, 11)
+
+    run(case)
+
+
+def test_a_refused_turn_is_told_and_taken_back_on_request(run: Callable[[Case], None]) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        world.switches[2].refuses = True
+        ask(service, "udp", 2)
+        await act(service, 1, Turn())
+        told = Script.made[0].events[-1]
+        assert isinstance(told, TurnRefused)
+        assert "refused an entry" in told.why
+        # The other switch has turned: what to do about it is the strategy's to say.
+        assert world.way() == 12
+        await act(service, 1, TurnBack((1,)))
+        assert world.way() == 11
+
+    run(case)
+
+
+def test_a_switch_that_is_away_is_brought_in_line_later(run: Callable[[Case], None]) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        switch = cast(Channel, world.switches[1])
+        del service.listener.channels[1]
+        service._switch_down(switch, "gone")
+        ask(service, "udp", 2)
+        await act(service, 1, Turn())
+        told = Script.made[0].events[-1]
+        assert isinstance(told, TurnRefused)
+        assert "not connected" in told.why
+        await world.connect(service)
+        assert world.way() == 12
+
+    run(case)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_after_a_restart_the_strategy_decides_and_nothing_changes_before(
+    run: Callable[[Case], None], turned: bool
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        before = {dpid: dict(switch.entries_now) for dpid, switch in world.switches.items()}
+        await act(service, 1, Journal("turning", {"x": 2}), Turn())
+        if not turned:  # it died after it had written down what it would do
+            for dpid, entries in before.items():
+                world.switches[dpid].entries_now = entries
+        way = world.way()
+        await service.stop()
+
+        again = await world.up()
+        await settle()
+        script = Script.made[-1]
+        assert script.restored == {"x": 2}
+        assert world.way() == way == (12 if turned else 11)
+        await act(again, 1, Turn())
+        assert world.way() == 12
+        await act(again, 1, TurnBack((1,)))
+        assert world.way() == 11
+        await act(again, 1, Finished(HandoverState.ABORTED, None, ()))
+        await again.stop()
+        third = await world.up()
+        assert third.handovers[1].state is HandoverState.ABORTED
+        assert third.model.rules == {}
+        assert third.store.next_number("handover") == 2
+
+    run(case)
+
+
+def test_frames_find_their_handover_and_answers_their_request(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        query = Message(command=Command.QUERY, handover=1 << 8 | 1)
+        await act(service, 1, Send(2, None, query, request=77))
+        port, sent = world.switches[1].sent[-1]
+        assert port == 12
+        asked = Opener(KEYS, own=2).open(sent)
+        assert asked.handover == 1 << 8 | 1
+        answer = Message(
+            command=Command.ACK,
+            handover=asked.handover,
+            in_reply_to=InReplyTo(asked.command, asked.sequence),
+        )
+        sealed, _ = Sealer(KEYS, sender=2, boot=1).seal(
+            answer, destination=bytes(6), source=bytes(6)
+        )
+
+        def arrive(at: int) -> None:
+            packet = PacketIn(0, at, 0, 0, len(sealed), sealed)
+            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+
+        arrive(13)  # another instance's port: not believed, though it is signed
+        assert service.agents.misplaced == 1
+        sealed, _ = Sealer(KEYS, sender=2, boot=2).seal(
+            answer, destination=bytes(6), source=bytes(6)
+        )
+        arrive(12)
+        told = Script.made[0].events[-1]
+        assert isinstance(told, Received)
+        assert (told.instance, told.request) == (2, 77)
+        arrive(12)  # a replay
+        assert Script.made[0].events[-1] is told
+
+    run(case)
+
+
+def test_the_death_of_an_agent_is_told_once_to_whom_it_concerns(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        ask(service, "tcp", 3)
+        for _ in range(2):
+            service._dead(service.model.instances[3], "silent")
+        assert not any(isinstance(event, InstanceDead) for event in Script.made[0].events)
+        told = [event for event in Script.made[1].events if isinstance(event, InstanceDead)]
+        assert told == [InstanceDead(3, "instance i3: silent")]
+
+    run(case)
+
+
+def test_an_instance_without_a_support_layer_takes_part_in_nothing(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        await service.adopt(service.model.with_instance(Instance("i9", 9, "nf", 19, 19)))
+        with pytest.raises(ModelError, match="give it a peer"):
+            ask(service, "udp", 9)
+        assert service.handovers == {}
+
+    run(case)
+
+
+def test_an_agent_that_missed_the_end_is_given_its_peace(run: Callable[[Case], None]) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        await act(service, 1, done(Script.made[0]))
+        sent = len(world.switches[1].sent)
+        late = Message(command=Command.RELEASED, handover=1 << 8 | 1, counts={}, sender=2)
+        service._message(service.model.instances[2], late)
+        ((_, answer),) = world.switches[1].sent[sent:]
+        assert Opener(KEYS, own=2).open(answer).command is Command.RELEASE
+
+    run(case)
