@@ -17,6 +17,7 @@ COLUMNS = {
     "upstream port": "upstream_port",
     "downstream port": "downstream_port",
     "peer": "peer",
+    "agent alive": "alive",
 }
 
 
