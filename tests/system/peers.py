@@ -12,7 +12,8 @@ from flowferry.testbed import namespace
 from flowferry.testbed.bare import Chain
 from flowferry.wire import Command, KeyRing, Message, Opener, Sealer
 
-GREETING = struct.Struct("!IQ")
+GREETING = struct.Struct("!HIQ")
+VERSION = 1
 VNET = 10
 HEADERS = VNET + 14 + 20 + 8
 OWN = 9
@@ -48,7 +49,7 @@ class Taker:
 
     def _take(self, stream: socket.socket) -> None:
         number = secrets.randbits(64)
-        stream.sendall(GREETING.pack(OWN, number))
+        stream.sendall(GREETING.pack(VERSION, OWN, number))
         with stream, stream.makefile("rb") as records:
             (length,) = struct.unpack("!H", records.read(2))
             proof = Opener(self._keys, own=OWN).open_payload(records.read(length))
@@ -80,7 +81,7 @@ class Follower:
         self._stream = namespace.call(
             chain.namespaces["nf"], lambda: socket.create_connection(("127.0.0.1", port))
         )
-        own, number = GREETING.unpack(self._stream.recv(GREETING.size, socket.MSG_WAITALL))
+        _version, own, number = GREETING.unpack(self._stream.recv(GREETING.size, socket.MSG_WAITALL))
         sealer = Sealer(keys, sender=sender, boot=time.time_ns())
         proof, _ = sealer.seal_payload(Message(command=Command.QUERY, to=own, handover=number))
         self._stream.sendall(struct.pack("!H", len(proof)) + proof)

@@ -61,6 +61,8 @@ class Config:
     keys: list[KeyFile] = field(default_factory=list)
     strays_listen: str | None = None
     attach: Literal["auto", "filter"] = "auto"
+    function_socket: str | None = None
+    drain_quiet_us: int = 1000
     failpoint: str | None = None
     trust_markers: bool = False
     stall_ms: int = 0

@@ -266,10 +266,20 @@ def _by_rules(document: Document) -> Iterator[Problem]:
         if not 1 <= int(value.rpartition(":")[2]) <= 65535:
             what = f"{value!r} has no possible port"
             yield Problem(document.where(path), path[0], what, "use a port from 1 to 65535")
-    if len(data["socket"].encode()) > 107:
-        what = f"{data['socket']!r} is too long"
-        yield Problem(document.where(["socket"]), "socket", what, "use at most 107 bytes")
+    yield from _sockets(document, data)
     yield from _keys(document, data.get("keys", []))
+
+
+def _sockets(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
+    for name in ("socket", "function_socket"):
+        path = data.get(name)
+        if path is not None and len(path.encode()) > 107:
+            what = f"{path!r} is too long"
+            yield Problem(document.where([name]), name, what, "use at most 107 bytes")
+    if data.get("function_socket") == data["socket"]:
+        what = f"{data['socket']!r} takes commands already"
+        where = document.where(["function_socket"])
+        yield Problem(where, "function_socket", what, "name another path")
 
 
 def _interfaces_differ(document: Document, interfaces: dict[str, str | None]) -> Iterator[Problem]:

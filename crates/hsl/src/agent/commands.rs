@@ -329,6 +329,8 @@ impl Agent {
                 .tally()
                 .map(|(row, times)| (row.name(), times))
                 .collect::<std::collections::BTreeMap<_, _>>(),
+            "handovers": self.handovers.describe(),
+            "control_sent": self.radio.as_ref().map_or(0, |radio| radio.sent),
             "cpus": self.flushes.cpus(),
         })
     }

@@ -43,6 +43,11 @@ pub struct Config {
     pub keys: Vec<KeyFile>,
     /// Address and port where strays of other instances are taken in (needs `keys`).
     pub strays_listen: Option<String>,
+    /// Where the function, or an adapter for it, connects to take part in handovers.
+    pub function_socket: Option<PathBuf>,
+    /// How long a function behind the veth shim may take over its last packets.
+    #[serde(default = "Config::default_quiet")]
+    pub drain_quiet_us: u64,
     /// For tests: `TRANSITION:kill`, `TRANSITION:stop`, with `@N` for the Nth time.
     pub failpoint: Option<String>,
     /// For tests: take a marker as it comes, without the flush (docs/design.md §5).
@@ -112,6 +117,10 @@ impl Config {
 
     fn default_settle() -> u64 {
         200
+    }
+
+    fn default_quiet() -> u64 {
+        1_000
     }
 
     /// The interfaces of both sides, TAPs included; or what is missing.

@@ -6,12 +6,16 @@
 
 pub mod api;
 mod commands;
+mod conduct;
 pub mod config;
+mod dial;
 mod failpoint;
 mod flush;
+mod function;
 mod lines;
 mod packets;
 mod peers;
+mod radio;
 mod recovery;
 mod settling;
 mod strays;
@@ -35,15 +39,20 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::endpoint::{Action, Endpoint, HoldId, Notice};
+use crate::handover::{self, Handovers, Settings, news};
 use crate::key::{Key, Side};
 use crate::shim::Shim;
 use crate::shim::bpf::{BpfError, Programs};
 use crate::shim::tap::MAX_READ;
 use crate::shim::tc::{Clocks, TcShim};
-use config::Config;
+use conduct::Conduct;
+use config::{Config, Kind};
+use failpoint::Failpoint;
 use flush::{FlushId, Flushes};
+use function::Channel;
 use lines::Lines;
 use peers::Peers;
+use radio::Radio;
 
 /// How often the agent looks whether its interfaces and its namespace are still there.
 const INSPECTION_NS: u64 = 500_000_000;
@@ -123,6 +132,11 @@ pub struct Agent {
     config: Config,
     shim: Box<dyn Shim>,
     endpoint: Endpoint,
+    handovers: Handovers,
+    conduct: Conduct,
+    /// Control frames out; with keys only.
+    radio: Option<Radio>,
+    channel: Option<Channel>,
     flushes: Flushes,
     markers: BTreeMap<u64, Marker>,
     trust: Option<Trust>,
@@ -253,8 +267,12 @@ impl Agent {
     pub fn start(config: Config) -> Result<Agent, AgentError> {
         let wiring = config.wiring().map_err(AgentError::Config)?;
         let mut endpoint = Endpoint::new(config.buffer_bytes);
+        let mut handovers = Handovers::new(settings(&config));
         if let Some(text) = &config.failpoint {
-            endpoint.set_hook(failpoint::parse(text).map_err(AgentError::Config)?);
+            match failpoint::parse(text).map_err(AgentError::Config)? {
+                Failpoint::Endpoint(hook) => endpoint.set_hook(hook),
+                Failpoint::Handover(hook) => handovers.set_hook(hook),
+            }
         }
         let keys = read_keys(&config)?;
         let peers = Peers {
@@ -262,6 +280,10 @@ impl Agent {
             takers: Vec::new(),
             senders: HashMap::new(),
             of_hold: HashMap::new(),
+        };
+        let radio = match keys {
+            Some(_) => Some(open_radio(&config)?),
+            None => None,
         };
         let started_ns = now();
         let trust = keys.map(|keys| Trust {
@@ -287,11 +309,15 @@ impl Agent {
         let mut agent = Agent {
             shim: Box::new(shim),
             endpoint,
+            handovers,
+            conduct: Conduct::default(),
+            radio,
+            channel: function::listen(&config)?,
             flushes: Flushes::new(random()?).map_err(system("cannot tell which CPUs there are"))?,
             markers: BTreeMap::new(),
             trust,
             peers,
-            listener: listen(&config)?,
+            listener: listen(&config.socket)?,
             clients: BTreeMap::new(),
             next_client: 1,
             waits: Vec::new(),
@@ -338,10 +364,13 @@ impl Agent {
             for side in Side::ALL {
                 self.read_captured(side)?;
             }
+            self.act()?;
             self.write_released()?;
-            self.send_strays();
+            self.send_strays()?;
             self.take_strays()?;
+            self.hear_function()?;
             self.answer_clients()?;
+            self.tick()?;
             self.act()?; // before counts are looked at: rules and treatments change them
             self.settle()?;
             self.act()?;
@@ -390,12 +419,18 @@ impl Agent {
         if self.busy && self.flushes.is_empty() && self.endpoint.only_keeps() {
             std::thread::sleep(GATHER);
         }
-        let pending =
-            self.endpoint.has_writes() || self.busy || self.clients.values().any(Lines::has_more);
+        let pending = self.endpoint.has_writes()
+            || self.busy
+            || self.has_more_to_disown()
+            || self.clients.values().any(Lines::has_more);
+        let rest = match self.handovers.next_due() {
+            None => REST_MS,
+            Some(due) => (due.saturating_sub(now()) / 1_000_000).min(u64::from(REST_MS)) as u8,
+        };
         let timeout = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
             (true, _) => PollTimeout::ZERO,
-            (false, true) => PollTimeout::from(REST_MS),
-            (false, false) => PollTimeout::from(1u8),
+            (false, true) => PollTimeout::from(rest),
+            (false, false) => PollTimeout::from(rest.min(1)),
         };
         let wait = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds: Vec<PollFd<'_>> = Side::ALL.map(|side| wait(self.shim.readable(side))).into();
@@ -423,6 +458,14 @@ impl Agent {
             };
             fds.push(PollFd::new(sender.as_fd(), PollFlags::POLLIN | write));
         }
+        for (descriptor, writes) in self.channel.iter().flat_map(Channel::descriptors) {
+            let write = if writes {
+                PollFlags::POLLOUT
+            } else {
+                PollFlags::empty()
+            };
+            fds.push(PollFd::new(descriptor, PollFlags::POLLIN | write));
+        }
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(error) => Err(system("poll")(error.into())),
@@ -431,20 +474,41 @@ impl Agent {
 
     /// Carry out what the endpoint decided.
     fn act(&mut self) -> Result<(), AgentError> {
-        for action in self.endpoint.take_actions() {
-            match action {
-                Action::Rules(side, rules) => {
-                    if !rules.is_empty() {
-                        self.shim.set_active(true);
-                        self.active = true;
-                    }
-                    self.shim.set_rules(side, &rules)?;
-                }
-                Action::Flow(key, treatment) => self.shim.set_flow(&key, treatment)?,
-                Action::DropCount(key) => self.shim.drop_count(&key)?,
-                Action::Seen(..) => {}
-                Action::Notice(notice) => self.on_notice(&notice),
+        self.act_first(Vec::new())
+    }
+
+    /// Carry out what the endpoint decided, and then what its handovers did.
+    fn act_first(&mut self, mut later: Vec<handover::Action>) -> Result<(), AgentError> {
+        loop {
+            let actions = self.endpoint.take_actions();
+            if actions.is_empty() {
+                break;
             }
+            for action in actions {
+                if let Some(input) = news(&action) {
+                    later.extend(self.handovers.handle(&mut self.endpoint, input, now()));
+                }
+                self.carry_out_action(action)?;
+            }
+        }
+        later
+            .into_iter()
+            .try_for_each(|action| self.conduct(action))
+    }
+
+    fn carry_out_action(&mut self, action: Action) -> Result<(), AgentError> {
+        match action {
+            Action::Rules(side, rules) => {
+                if !rules.is_empty() {
+                    self.shim.set_active(true);
+                    self.active = true;
+                }
+                self.shim.set_rules(side, &rules)?;
+            }
+            Action::Flow(key, treatment) => self.shim.set_flow(&key, treatment)?,
+            Action::DropCount(key) => self.shim.drop_count(&key)?,
+            Action::Seen(..) => {}
+            Action::Notice(notice) => self.on_notice(&notice),
         }
         Ok(())
     }
@@ -480,6 +544,9 @@ impl Agent {
     fn end(&mut self) -> Result<(), AgentError> {
         self.shim.set_active(false);
         let _ = fs::remove_file(&self.config.socket);
+        if let Some(path) = &self.config.function_socket {
+            let _ = fs::remove_file(path);
+        }
         for client in self.clients.values_mut() {
             client.flush();
         }
@@ -492,8 +559,29 @@ impl Agent {
     }
 }
 
-fn listen(config: &Config) -> Result<UnixListener, AgentError> {
-    let path = &config.socket;
+/// What the handovers are told; the epoch follows when it has begun.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        own: config.instance.id,
+        name: config.instance.name.clone(),
+        epoch: 0,
+        quiet_ns: match config.shim {
+            Kind::Kernel => None,
+            Kind::Veth => Some(config.drain_quiet_us * 1_000),
+        },
+    }
+}
+
+fn open_radio(config: &Config) -> Result<Radio, AgentError> {
+    let names = &config.interfaces;
+    let interfaces = [names.upstream.as_str(), names.downstream.as_str()];
+    Radio::open(config.instance.id, interfaces).map_err(system(format!(
+        "cannot open packet sockets on {} and {} for control frames; root is needed",
+        names.upstream, names.downstream
+    )))
+}
+
+fn listen(path: &std::path::Path) -> Result<UnixListener, AgentError> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(AgentError::Config(format!(
             "another agent answers on {}; stop it first, or choose another `socket`",

@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::{Agent, AgentError, Marker, Wait, api, flush, now};
 use crate::endpoint::{Disposition, Part};
+use crate::handover::Input;
+use crate::handover::translate::to_wire;
 use crate::key::{ETHERTYPE_CONTROL, Key, Side};
 use crate::shim::tap::VNET_HEADER;
 use crate::shim::{Outcome, Write};
@@ -208,7 +210,7 @@ impl Agent {
         let time = now();
         if let Some(ours) = self.flushes.on_frame(frame, time) {
             if let Some(flushed) = ours {
-                self.on_flushed(flushed, time);
+                self.on_flushed(flushed, time)?;
             }
             return Ok(());
         }
@@ -219,40 +221,35 @@ impl Agent {
         let Ok(message) = trust.frames.open(&trust.keys, frame) else {
             return Ok(());
         };
-        if message.command != Command::Marker {
-            return Ok(());
-        }
-        let own = match side {
-            Side::Upstream => flowferry_wire::Side::Upstream,
-            Side::Downstream => flowferry_wire::Side::Downstream,
-        };
-        if message.side() != Some(own) {
-            self.misplaced += 1;
-            return Ok(());
-        }
-        let marker = Marker {
-            handover: message.handover,
-            sequence: message.sequence,
-            seen_ns: time,
-            captured_when_seen: self.captured[side.index()],
-        };
-        if self.config.trust_markers {
-            self.fenced(side, &marker, time);
-            return Ok(());
-        }
-        match self.flushes.begin(&mut *self.shim, side, time) {
-            Ok(id) => {
-                self.markers.insert(id.0, marker);
+        let message = message.into_inner();
+        let own = to_wire(side);
+        match message.command {
+            Command::Marker if message.side() != Some(own) => {
+                self.misplaced += 1;
+                return Ok(());
             }
-            Err(error) => self.fence_failed(&marker, &error.to_string()),
+            Command::Prepare if self.stopping.is_some() => return Ok(()),
+            // What was disowned must not count as served here by what is armed now.
+            Command::Prepare => self.disown(usize::MAX)?,
+            _ => {}
         }
-        Ok(())
+        self.feed(Input::Control { side, message })
     }
 
-    pub(super) fn on_flushed(&mut self, flushed: flush::Flushed, time: u64) {
+    pub(super) fn on_flushed(
+        &mut self,
+        flushed: flush::Flushed,
+        time: u64,
+    ) -> Result<(), AgentError> {
         if let Some(marker) = self.markers.remove(&flushed.id.0) {
             self.fenced(flushed.side, &marker, time);
         }
+        self.answer_flushed(flushed);
+        self.flushed(flushed.id.0, false)
+    }
+
+    /// Tell whoever asked for it.
+    pub(super) fn answer_flushed(&mut self, flushed: flush::Flushed) {
         let answer = api::success(json!({
             "side": flushed.side,
             "cpus": self.flushes.cpus(),
@@ -275,7 +272,7 @@ impl Agent {
     }
 
     /// No packet sent before the marker can arrive any more.
-    fn fenced(&mut self, side: Side, marker: &Marker, time: u64) {
+    pub(super) fn fenced(&mut self, side: Side, marker: &Marker, time: u64) {
         self.publish(&json!({
             "event": "fenced",
             "side": side,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Agent, AgentError, now, random, strays};
 use crate::endpoint::{Disposition, HoldId, Part, Stray};
+use crate::handover::Input;
 use crate::key::Key;
 use crate::shim::Write;
 use crate::shim::tap::VNET_HEADER;
@@ -29,7 +30,9 @@ impl Agent {
         self.endpoint.has_strays() || self.peers.senders.values().any(|sender| !sender.is_idle())
     }
 
-    pub(super) fn send_strays(&mut self) {
+    pub(super) fn send_strays(&mut self) -> Result<(), AgentError> {
+        self.advance_dialling()?;
+        self.push_records();
         while self.peers.senders.values().all(strays::Sender::has_room) {
             let Some(stray) = self.endpoint.next_stray() else {
                 break;
@@ -39,6 +42,7 @@ impl Agent {
                 Some(sender) => sender.push(stray),
                 None => self.lose_stray(&stray),
             }
+            self.push_records();
         }
         let mut taken = Vec::new();
         let mut broken = Vec::new();
@@ -54,7 +58,9 @@ impl Agent {
                 self.lose_stray(&stray);
             }
             self.publish(&json!({ "event": "peer_lost", "peer": address, "error": error }));
+            self.lost_peer(&address, error)?;
         }
+        Ok(())
     }
 
     /// Only now: until they are taken they count as lost if we die.
@@ -106,14 +112,26 @@ impl Agent {
         };
         let time = now();
         let mut arrived = Vec::new();
+        let mut gone = Vec::new();
         self.peers.takers.retain_mut(|taker| {
-            let Ok(packets) = taker.receive(&trust.keys, &mut trust.streams, time) else {
+            let Ok(received) = taker.receive(&trust.keys, &mut trust.streams, time) else {
+                gone.extend(taker.from());
                 return false;
             };
-            arrived.extend(packets);
-            taker.acknowledge().is_ok()
+            let from = taker.from().unwrap_or_default();
+            arrived.extend(received.into_iter().map(|one| (from, one)));
+            let heard = taker.acknowledge().is_ok();
+            gone.extend(taker.from().filter(|_| !heard));
+            heard
         });
-        for (side, frame) in arrived {
+        for (from, received) in arrived {
+            let (side, frame) = match received {
+                strays::Received::Packet(side, frame) => (side, frame),
+                strays::Received::Record(record) => {
+                    self.feed(Input::Record { from, record })?;
+                    continue;
+                }
+            };
             let parsed = frame
                 .get(VNET_HEADER..)
                 .and_then(|bytes| Key::parse(bytes, side));
@@ -127,6 +145,7 @@ impl Agent {
                 Disposition::Kept | Disposition::SendOn => {}
             }
         }
-        Ok(())
+        gone.into_iter()
+            .try_for_each(|from| self.feed(Input::Gone { from }))
     }
 }

@@ -45,6 +45,7 @@ impl Agent {
         self.shim.trip();
         self.shim.repair().inspect_err(|_| self.count_all_lost())?;
         self.come_through();
+        self.conduct.purposes.clear();
         self.end_streams(why);
         let mut outstanding: Vec<(Key, u64)> = Vec::new();
         for (key, count) in self.shim.counts() {
@@ -63,6 +64,7 @@ impl Agent {
         self.still.clear();
         self.shim.begin_epoch(now())?;
         self.last_beat = now();
+        self.start_handovers_over()?;
         Ok(lost)
     }
 
@@ -100,7 +102,7 @@ impl Agent {
                     if let Some(Some(flushed)) =
                         self.flushes.on_frame(&buffer[VNET_HEADER..length], now())
                     {
-                        self.on_flushed(flushed, now());
+                        self.answer_flushed(flushed);
                     }
                 }
             }

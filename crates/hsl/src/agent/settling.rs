@@ -25,6 +25,7 @@ impl Agent {
             if let Some(marker) = self.markers.remove(&id.0) {
                 self.fence_failed(&marker, why);
             }
+            self.flushed(id.0, true)?;
             let answer = api::failure(why);
             self.finish_waits(
                 |wait| matches!(wait, Wait::Flush { id: other } if *other == id),

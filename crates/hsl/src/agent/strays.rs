@@ -1,25 +1,30 @@
-//! The stream of strays from one agent to another, over the management network.
+//! The stream from one agent to another, over the management network: strays, and what the agents
+//! tell each other about handovers (`handover::record`), in the order of sending.
 //!
-//! The taker greets with its instance id and a random number; the sender answers with a sealed
-//! control message about that number (`query`, the number as handover id), which shows that it
-//! has the deployment's key. Then come packets: length (4 bytes, network order, of side and
-//! frame), side (1 byte), frame with its virtio header. The taker answers with the number of
-//! packets it has taken so far (8 bytes, network order): only then are they its to lose. The stream is not encrypted; it belongs
-//! on a management network of its own until TLS is configured there.
+//! The taker greets with the version of the records, its instance id and a random number; the
+//! sender answers with a sealed control message about that number (`query`, the number as handover
+//! id), which shows that it has the deployment's key. Then come records: length (4 bytes, network
+//! order, of what follows), kind (1 byte), contents. Kinds 0 and 1 are packets, the kind being
+//! their side and the contents the frame with its virtio header. The taker answers with the number
+//! of records it has taken so far (8 bytes, network order): only then are packets its to lose.
+//! The stream is not encrypted; it belongs on a management network of its own until TLS is
+//! configured there.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use flowferry_wire::{Command, KeyRing, Message, Opener, Sealer};
 
+use super::dial::{self, Dialled, Dialling};
 use crate::endpoint::Stray;
+use crate::handover::record::{Record, VERSION};
 use crate::key::Side;
 use crate::shim::tap::MAX_READ;
 
-const GREETING: usize = 12;
+const GREETING: usize = 14;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes that may be under way; what is beyond stays in the endpoint's bounded buffer.
@@ -28,8 +33,10 @@ const UNDER_WAY: usize = 4 << 20;
 /// The sending end.
 pub struct Sender {
     stream: TcpStream,
-    /// Sent or to be sent, and not acknowledged.
-    records: VecDeque<(Stray, Vec<u8>)>,
+    /// Not greeted yet, and since when it tries.
+    dialling: Option<Dialling>,
+    /// Sent or to be sent, and not acknowledged; strays, and records that are none.
+    records: VecDeque<(Option<Stray>, Vec<u8>)>,
     bytes: usize,
     /// The first `sent` records are sent wholly, and `at` bytes of the next.
     sent: usize,
@@ -49,24 +56,49 @@ impl Sender {
         stream.set_nodelay(true)?;
         let mut greeting = [0; GREETING];
         stream.read_exact(&mut greeting)?;
-        let number = u64::from_be_bytes(greeting[4..].try_into().expect("eight"));
-        let to = u32::from_be_bytes(greeting[..4].try_into().expect("four"));
-        let mut message = Message::new(Command::Query, number, to);
-        let proof = sealer
-            .seal_payload(keys, &mut message, 1_500)
-            .map_err(io::Error::other)?;
-        stream.write_all(&(proof.len() as u16).to_be_bytes())?;
-        stream.write_all(&proof)?;
+        stream.write_all(&prove(&greeting, keys, sealer)?)?;
         stream.set_nonblocking(true)?;
-        Ok(Sender {
+        Ok(Sender::over(stream, None))
+    }
+
+    /// Begin to connect to the agent at `peer`; nothing here waits for it.
+    pub fn dial(peer: SocketAddr, now: u64) -> io::Result<Sender> {
+        let stream = dial::begin(peer)?;
+        Ok(Sender::over(stream, Some(Dialling::since(now))))
+    }
+
+    /// Go on with a connection that was begun. True when it has just become ready.
+    pub fn advance(&mut self, keys: &KeyRing, sealer: &mut Sealer, now: u64) -> io::Result<bool> {
+        let Some(dialling) = &mut self.dialling else {
+            return Ok(false);
+        };
+        match dialling.advance(&mut self.stream, GREETING, now)? {
+            Dialled::Waiting => Ok(false),
+            Dialled::Greeted(greeting) => {
+                // Some 100 bytes into an empty buffer.
+                self.stream.write_all(&prove(&greeting, keys, sealer)?)?;
+                self.dialling = None;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether records are on their way, or only wait for the connection.
+    pub fn is_ready(&self) -> bool {
+        self.dialling.is_none()
+    }
+
+    fn over(stream: TcpStream, dialling: Option<Dialling>) -> Sender {
+        Sender {
             stream,
+            dialling,
             records: VecDeque::new(),
             bytes: 0,
             sent: 0,
             at: 0,
             acknowledged: 0,
             answers: Vec::new(),
-        })
+        }
     }
 
     /// Whether another packet may be queued.
@@ -80,12 +112,20 @@ impl Sender {
         record.push(stray.key.side() as u8);
         record.extend(&stray.frame);
         self.bytes += record.len();
-        self.records.push_back((stray, record));
+        self.records.push_back((Some(stray), record));
+    }
+
+    /// Queue a record that is no packet.
+    pub fn push_record(&mut self, bytes: &[u8]) {
+        let mut record = (bytes.len() as u32).to_be_bytes().to_vec();
+        record.extend(bytes);
+        self.bytes += record.len();
+        self.records.push_back((None, record));
     }
 
     /// Whether something waits to be sent.
     pub fn unsent(&self) -> bool {
-        self.sent < self.records.len()
+        self.dialling.is_some() || self.sent < self.records.len()
     }
 
     /// Whether nothing is under way.
@@ -95,6 +135,9 @@ impl Sender {
 
     /// Send what the socket takes; the packets that the other end has taken.
     pub fn flush(&mut self, taken: &mut Vec<Stray>) -> io::Result<()> {
+        if self.dialling.is_some() {
+            return Ok(());
+        }
         while let Some((_, record)) = self.records.get(self.sent) {
             match self.stream.write(&record[self.at..]) {
                 Ok(length) => self.at += length,
@@ -126,7 +169,7 @@ impl Sender {
             self.sent -= news;
             for (stray, record) in self.records.drain(..news) {
                 self.bytes -= record.len();
-                taken.push(stray);
+                taken.extend(stray);
             }
         }
         Ok(())
@@ -151,7 +194,7 @@ impl Sender {
 
     /// The packets that the other end never took.
     pub fn into_untaken(self) -> impl Iterator<Item = Stray> {
-        self.records.into_iter().map(|(stray, _)| stray)
+        self.records.into_iter().filter_map(|(stray, _)| stray)
     }
 }
 
@@ -161,11 +204,40 @@ impl AsFd for Sender {
     }
 }
 
+/// The answer to a greeting: that we have the deployment's key.
+fn prove(greeting: &[u8], keys: &KeyRing, sealer: &mut Sealer) -> io::Result<Vec<u8>> {
+    let (version, rest) = greeting.split_at(2);
+    if version != VERSION.to_be_bytes() {
+        return Err(io::Error::other(
+            "it speaks another version of the stream; run agents of one version",
+        ));
+    }
+    let (to, number) = rest.split_at(4);
+    let to = u32::from_be_bytes(to.try_into().expect("four"));
+    let number = u64::from_be_bytes(number.try_into().expect("eight"));
+    let mut message = Message::new(Command::Query, number, to);
+    let proof = sealer
+        .seal_payload(keys, &mut message, 1_500)
+        .map_err(io::Error::other)?;
+    let mut answer = (proof.len() as u16).to_be_bytes().to_vec();
+    answer.extend(proof);
+    Ok(answer)
+}
+
+/// What has come over a stream.
+pub enum Received {
+    /// A packet that strayed at the other instance.
+    Packet(Side, Vec<u8>),
+    /// Something about a handover.
+    Record(Record),
+}
+
 /// The taking end.
 pub struct Taker {
     stream: TcpStream,
     number: u64,
-    trusted: bool,
+    /// The instance that has proven itself.
+    from: Option<u32>,
     input: Vec<u8>,
     greeted_ns: u64,
     taken: u64,
@@ -181,13 +253,14 @@ impl Taker {
     pub fn greet(mut stream: TcpStream, own: u32, number: u64, now: u64) -> io::Result<Taker> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let mut greeting = own.to_be_bytes().to_vec();
+        let mut greeting = VERSION.to_be_bytes().to_vec();
+        greeting.extend(own.to_be_bytes());
         greeting.extend(number.to_be_bytes());
         stream.write_all(&greeting)?;
         Ok(Taker {
             stream,
             number,
-            trusted: false,
+            from: None,
             input: Vec::new(),
             greeted_ns: now,
             taken: 0,
@@ -198,10 +271,15 @@ impl Taker {
 
     /// Whether it may send packets.
     pub fn is_trusted(&self) -> bool {
-        self.trusted
+        self.from.is_some()
     }
 
-    /// Say that all packets received so far are taken.
+    /// The instance at the other end, once it has proven itself.
+    pub fn from(&self) -> Option<u32> {
+        self.from
+    }
+
+    /// Say that all records received so far are taken.
     pub fn acknowledge(&mut self) -> io::Result<()> {
         if self.unanswered.is_empty() && self.told != self.taken {
             self.told = self.taken;
@@ -217,14 +295,14 @@ impl Taker {
         Ok(())
     }
 
-    /// Packets that have arrived, in order; an error when the stream is to be closed.
+    /// What has arrived, in order; an error when the stream is to be closed.
     pub fn receive(
         &mut self,
         keys: &KeyRing,
         opener: &mut Opener,
         now: u64,
-    ) -> io::Result<Vec<(Side, Vec<u8>)>> {
-        if !self.trusted && now - self.greeted_ns > PROOF_NS {
+    ) -> io::Result<Vec<Received>> {
+        if !self.is_trusted() && now - self.greeted_ns > PROOF_NS {
             return Err(ErrorKind::TimedOut.into());
         }
         let mut chunk = [0; 65_536];
@@ -245,7 +323,7 @@ impl Taker {
             }
         }
         let mut at = 0;
-        if !self.trusted {
+        if !self.is_trusted() {
             let Some(proof) = record::<2>(&self.input, &mut at) else {
                 return if closed {
                     Err(ErrorKind::UnexpectedEof.into())
@@ -257,24 +335,26 @@ impl Taker {
             if message.handover != self.number || message.command != Command::Query {
                 return Err(io::Error::other("the proof is about another greeting"));
             }
-            self.trusted = true;
+            self.from = Some(message.from);
         }
-        let mut packets = Vec::new();
+        let mut received = Vec::new();
         while let Some(record) = record::<4>(&self.input, &mut at) {
-            let [side @ (0 | 1), frame @ ..] = record else {
-                return Err(io::Error::other("a record that is no packet"));
-            };
-            packets.push((Side::ALL[usize::from(*side)], frame.to_vec()));
+            received.push(match record {
+                [side @ (0 | 1), frame @ ..] => {
+                    Received::Packet(Side::ALL[usize::from(*side)], frame.to_vec())
+                }
+                record => Received::Record(Record::read(record).map_err(io::Error::other)?),
+            });
         }
-        self.taken += packets.len() as u64;
+        self.taken += received.len() as u64;
         self.input.drain(..at);
         if self.input.len() > 2 * MAX_READ {
             return Err(io::Error::other("a record that is too long"));
         }
-        if closed && packets.is_empty() {
+        if closed && received.is_empty() {
             Err(ErrorKind::UnexpectedEof.into())
         } else {
-            Ok(packets)
+            Ok(received)
         }
     }
 }

@@ -21,8 +21,6 @@ pub enum Step {
     Cancelling,
     /// The source has been told to take the flows back, the destination not yet.
     Regaining,
-    /// The destination has been told.
-    Returning,
     /// The entries are back.
     Back,
     Done,
@@ -125,7 +123,7 @@ impl Leader {
     /// Who takes the flows, and who gives them.
     fn taker(&self) -> (usize, usize) {
         match self.step {
-            Step::Back | Step::Returning | Step::Regaining => (SOURCE, DESTINATION),
+            Step::Back | Step::Regaining => (SOURCE, DESTINATION),
             _ => (DESTINATION, SOURCE),
         }
     }
@@ -145,18 +143,14 @@ impl Leader {
                 self.committed = true;
                 world.command(DESTINATION, Side::Upstream, message(Command::Commit));
             }
+            (Command::Ack, Some(Command::Abort)) if self.step != Step::Regaining => {}
             (Command::Ack, Some(Command::Abort)) if from == SOURCE => {
-                if self.step == Step::Regaining {
-                    self.abort(world, DESTINATION, true);
-                }
+                self.abort(world, DESTINATION, true);
             }
             (Command::Ack, Some(Command::Abort)) => {
-                if self.step == Step::Regaining {
-                    self.step = Step::Returning;
-                    world.turn(SOURCE);
-                    self.step = Step::Back;
-                    self.turned_at = world.now;
-                }
+                world.turn(SOURCE);
+                self.step = Step::Back;
+                self.turned_at = world.now;
             }
             (Command::Ack, Some(Command::Release)) if from == giver => self.strays_ended = true,
             (Command::Nack, Some(Command::Abort)) if from == DESTINATION => self.freeze(world),

@@ -150,9 +150,11 @@ impl World {
         let path = self.paths.entry((side.index(), to)).or_default();
         match path.pop_front() {
             Some(Arriving::Packet(frame)) => {
-                if self.instances[to].ingress(side, &frame) {
-                    self.ledger.reach(to, side, &frame)?;
-                }
+                let passed = self.instances[to].ingress(side, &frame);
+                return match passed {
+                    true => self.ledger.reach(to, side, &frame),
+                    false => Ok(()),
+                };
             }
             Some(Arriving::Control(message)) if !lost => {
                 self.control(to, side, message.clone());
