@@ -81,7 +81,9 @@ class Follower:
         self._stream = namespace.call(
             chain.namespaces["nf"], lambda: socket.create_connection(("127.0.0.1", port))
         )
-        _version, own, number = GREETING.unpack(self._stream.recv(GREETING.size, socket.MSG_WAITALL))
+        _version, own, number = GREETING.unpack(
+            self._stream.recv(GREETING.size, socket.MSG_WAITALL)
+        )
         sealer = Sealer(keys, sender=sender, boot=time.time_ns())
         proof, _ = sealer.seal_payload(Message(command=Command.QUERY, to=own, handover=number))
         self._stream.sendall(struct.pack("!H", len(proof)) + proof)
