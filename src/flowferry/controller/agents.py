@@ -203,6 +203,11 @@ class Agents:
                     self._ask(instance)
             await asyncio.sleep(self._heartbeat)
 
+    def ask_all(self) -> None:
+        """Ask everybody now: there is a new way to them."""
+        for instance in list(self._model().instances.values()):
+            self._ask(instance)
+
     def _ask(self, instance: Instance) -> None:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         if pulse.missed == self._dead_after:

@@ -2,8 +2,9 @@
 
 A match is a conjunction of masked fields (`flowferry.wire.Match`), so the packets that belong to
 two matches are again those of one match, or none. What a rule does *not* take is no match but a
-list of excepts. The syntax is that of `flowferry hsl hold` (docs/hsl.md), without what is not IP:
-other frames belong to no rule, they take the way of the group's first instance.
+list of excepts. The syntax is that of `flowferry hsl hold` (docs/hsl.md), with masks on ports
+(`tp_dst=1/0x3`) and without what is not IP: other frames belong to no rule, they take the way of
+the group's first instance.
 """
 
 from __future__ import annotations
@@ -256,7 +257,9 @@ def _reads_port(protocol: int | None, field: str) -> Callable[[str, Match], Matc
         wanted = before.protocol if protocol is None else protocol
         if wanted not in PORTED:
             raise MatchError("needs tcp, udp or sctp before it")
-        masked = Masked(_number(value, 0xFFFF), 0xFFFF)
+        port, slash, bits = value.partition("/")
+        mask = _number(bits, 0xFFFF) if slash else 0xFFFF
+        masked = Masked(_number(port, 0xFFFF) & mask, mask) if mask else None
         return _with(Match(family=before.family, protocol=wanted), field, masked)
 
     return read

@@ -155,6 +155,7 @@ class Service:
         self.metrics.switches.set(sum(self.board.ready(each) for each in self.board.dpids))
         self.publish("switch", {"dpid": dpid, "connected": ready, "ready": ready})
         if ready:
+            self.agents.ask_all()
             self._spawn(self._wake())
 
     async def _wake(self) -> None:
