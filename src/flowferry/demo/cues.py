@@ -27,13 +27,21 @@ class Scene:
     title: str
     match: str
     priority: int
+    #: Title of the scene that it is part of.
+    within: str | None = None
+
+    def holds(self, other: "Scene") -> bool:
+        """Whether the other's flows are all among its own."""
+        if self.match == "*" or self == other:
+            return True
+        return other.within == self.title
 
 
 EVERYTHING = Scene("everything else", "*", 1)
 UDP = Scene("all UDP", "udp", 10)
 BULK = Scene("TCP bulk", f"tcp,tp_dst={BULK_PORT}", 10)
 PING = Scene("ping", "icmp6", 10)
-ONE = Scene("one UDP flow", f"udp,tp_dst={FIRST_PORT}", 20)
+ONE = Scene("one UDP flow", f"udp,tp_dst={FIRST_PORT}", 20, within="all UDP")
 OVER_ALL = Scene("all at once", "*", 100)
 SCENES = (EVERYTHING, UDP, BULK, PING, ONE, OVER_ALL)
 #: The order of the play; the rule over all is added, then removed, so that all go back home.
@@ -62,20 +70,24 @@ def plan(moves: int, instances: Sequence[str] = ("i1", "i2"), seed: int = 1) -> 
         raise ValueError("at least one move is needed")
     if len(instances) < 2:
         raise ValueError("at least two instances are needed")
-    sizes = _sizes(moves, seed)
-    at = dict.fromkeys((scene.title for scene in SCENES), 0)
-    at[OVER_ALL.title] = 1
-    over = False
+    rules: dict[Scene, str] = {}
+
+    def place(scene: Scene) -> str:
+        """Where most of the scene's flows are: the highest rule around it says so."""
+        around = [rule for rule in rules if rule.holds(scene)]
+        return rules[max(around, key=lambda rule: rule.priority)] if around else instances[0]
+
     cues = []
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(_sizes(moves, seed)):
         scene = PLAY[number % len(PLAY)]
-        if scene is OVER_ALL and over:
+        if scene is OVER_ALL and scene in rules:
+            del rules[scene]
             cues.append(Cue(scene, None, size))
-            over = False
             continue
-        at[scene.title] = (at[scene.title] + 1) % len(instances)
-        over |= scene is OVER_ALL
-        cues.append(Cue(scene, instances[at[scene.title]], size))
+        # What is seen to move by the rule over all is UDP, most of the traffic.
+        here = place(UDP if scene is OVER_ALL else scene)
+        rules[scene] = instances[(instances.index(here) + 1) % len(instances)]
+        cues.append(Cue(scene, rules[scene], size))
     return cues
 
 
