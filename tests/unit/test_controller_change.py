@@ -96,3 +96,11 @@ def test_an_instance_that_rules_lead_to_cannot_go() -> None:
     with pytest.raises(ModelError, match="instances drain i2"):
         made.without_instance(2)
     assert 3 not in made.without_instance(3).instances
+
+
+def test_a_rule_over_all_stands_beside_one_with_the_same_match() -> None:
+    made = model()
+    low = move(made, "*", 2, 1).apply(made)
+    high = moving(low, "nf", parse("*"), 3, 100, False, 98).apply(low)
+    assert sorted(one.priority for one in high.rules.values()) == [1, 100]
+    assert high.without_rule(98) == low

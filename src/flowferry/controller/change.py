@@ -91,12 +91,17 @@ def moving(
 ) -> Change:
     """The change that brings all flows of a match to an instance.
 
-    A rule that is the same but for its target is replaced. Without a priority the rule goes above
-    all that overlap it, so that every flow that matches moves; with one, higher rules keep theirs.
+    A rule that is the same but for its target is replaced; one of another priority is another
+    rule, if a priority is asked for. Without a priority the rule goes above all that overlap it, so
+    that every flow that matches moves; with one, higher rules keep theirs.
     `new` is the id for a new rule. Raises `ModelError`.
     """
     there = [rule for rule in model.rules.values() if rule.group == group]
-    same = [rule for rule in there if (rule.match, rule.one_way) == (match, one_way)]
+    same = [
+        rule
+        for rule in there
+        if (rule.match, rule.one_way) == (match, one_way) and priority in (None, rule.priority)
+    ]
     others = [rule for rule in there if overlaps(rule.match, match) and rule not in same]
     if priority is None:
         above = max((rule.priority for rule in others), default=0)
