@@ -257,11 +257,12 @@ def test_a_switch_that_goes_before_the_turn_calls_it_off() -> None:
 
 def give_back(scene: Scene) -> None:
     """From HALTING to the end of the way back."""
+    assert not any(send.message.flags & Flags.TURNED for send in scene.sent(Command.ABORT, A))
     for side in SIDES:
         scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
     scene.answer(Command.ABORT, A)
-    scene.answer(Command.ABORT, B)
     scene.tell(TurnedBack((1,)))
+    scene.say(B, Command.FENCED, side=Side.UPSTREAM, round=0xFFFFFFFF)
     scene.say(A, Command.ABORTED)
     scene.close()
 
@@ -280,17 +281,19 @@ def test_called_off_after_the_turn_the_forward_fence_comes_first(cause: str) -> 
             scene.say(B, Command.ABORT, error=Report(Reason.BUFFER_PRESSURE, "half full"))
         else:
             scene.run(SETTINGS.transfer_ms / 1e3)
-    assert not scene.sent(Command.ABORT, A)
+    if cause == "refused":
+        assert not scene.sent(Command.FREEZE, A)
+    scene.answer(Command.ABORT, B)
     scene.run(SETTINGS.cache_ms / 1e3)
     assert {send.side for send in scene.sent(Command.MARKER, A)} == set(SIDES)
     give_back(scene)
     aborts = [scene.sent(Command.ABORT, each)[0] for each in (A, B)]
     assert all(send.message.flags & Flags.TURNED for send in aborts)
     order = scene.kinds()
-    marks = [
-        order.index(kind)
-        for kind in ((Command.MARKER, A), (Command.ABORT, A), (Command.ABORT, B), TurnBack)
-    ]
+    steps = [(Command.ABORT, B), (Command.MARKER, A), (Command.ABORT, A), TurnBack]
+    if cause == "late":  # the settling time has sent final markers before
+        steps.remove((Command.MARKER, A))
+    marks = [order.index(step) for step in steps]
     assert marks == sorted(marks)
     assert scene.end.state is HandoverState.ABORTED
     assert scene.end.moved == ()
@@ -301,12 +304,8 @@ def test_a_destination_that_has_imported_is_not_called_off() -> None:
     scene = Scene()
     scene.freeze()
     scene.tell(AbortRequested("by hand"))
-    for side in SIDES:
-        scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
-    scene.answer(Command.ABORT, A)
     scene.answer(Command.ABORT, B, error=Reason.WRONG_STATE)
-    scene.answer(Command.FREEZE, A)
-    assert not any(isinstance(action, TurnBack) for action in scene.actions)
+    assert not scene.sent(Command.ABORT, A)
     scene.say(B, Command.IMPORTED)
     scene.answer(Command.COMMIT, A)
     scene.say(B, Command.RELEASED)
@@ -442,13 +441,14 @@ def test_restarted_on_the_way_back_it_goes_on_back() -> None:
     scene = Scene()
     scene.freeze()
     scene.tell(AbortRequested("by hand"))
+    scene = restart(scene)
+    assert scene.sent(Command.ABORT, B)
+    scene.answer(Command.ABORT, B)
     for side in SIDES:
         scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
-    scene.answer(Command.ABORT, A)
     scene = restart(scene)
     assert scene.sent(Command.ABORT, A)
     scene.answer(Command.ABORT, A)
-    scene.answer(Command.ABORT, B)
     assert scene.actions[-1] == TurnBack((1,))
     scene = restart(scene)
     assert scene.actions[-1] == TurnBack((1,))

@@ -10,9 +10,10 @@ a machine of its own (`direct_part`, by the table in `direct_table`); here is wh
 * **After the turn each part goes its own way.** A dead source fails its own flows only; a part
   whose state cannot be moved goes back alone (`TurnBack` names it), while parts whose state is in
   stay moved.
-* **A journal of four lines.** `preparing` at the beginning, `turning` before the turn, `committed`
-  before a source may drop its state, `regaining` and `reverting` on the way back. After a restart
-  the agents are asked where they are; every message may be repeated, so nothing else is needed.
+* **A journal of a few lines.** `preparing` at the beginning, `turning` before the turn, `committed`
+  before a source may drop its state, `withdrawing`, `regaining` and `reverting` on the way back.
+  After a restart the agents are asked where they are; every message may be repeated, so nothing
+  else is needed.
 * **Bounded waiting.** Every state in which something is waited for has a deadline and a way out.
   Agents that hear nothing for three settling times finish by themselves.
 
@@ -192,8 +193,7 @@ class Direct:
             if refused is None:
                 part.offer(Cue.TURNED, now)
             elif part.state is State.TURNING:
-                part.why = part.why or f"the switches have not all turned: {refused}"
-                part.fire(Cue.REFUSED, now)
+                part.refuse(refused, now)
 
     def _on_switch_gone(self, dpid: int, now: float) -> None:
         self._out.append(Note(f"the connection to switch {dpid:#x} is lost"))

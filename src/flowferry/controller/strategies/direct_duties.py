@@ -69,6 +69,8 @@ class Duties:
         self._out = out
         self._journal = journal
         self._hook = hook
+        #: Not every switch has turned: it cannot go forward.
+        self._refused = False
         #: Called off while it is not known yet what the switches do.
         self._pending: str | None = None
         #: Agents that have lost what they held.
@@ -84,6 +86,8 @@ class Duties:
         self._final: set[Side] = set()
         #: Rounds that were asked for before all switches had answered.
         self._early: dict[Side, int] = {}
+        #: The destination is known to send back what it has.
+        self._gives_back = False
         #: When a round was first asked for, until it is fenced.
         self._asked: dict[tuple[Side, int], float] = {}
         #: Where the agents say they are, after a restart.
@@ -240,6 +244,8 @@ class Duties:
     def _enter_forcing(self, now: float) -> None:
         if self._released:
             return self.fire(Cue.RELEASED, now)
+        if self._refused:
+            return self.fire(Cue.REVERT, now)
         if self._gone(self.part.destination):
             self.broken = not self.imported
             return self.fire(Cue.DESTINATION_GONE, now)
@@ -288,9 +294,18 @@ class Duties:
 
     # --- called off after the turn ---
 
-    def _enter_halting(self, now: float) -> None:
+    def _enter_withdrawing(self, now: float) -> None:
+        self._journal("withdrawing")
         if not self._turned_at:
             self._turned_at = now
+        if self._gone(self.part.destination):
+            return self.fire(Cue.DESTINATION_GONE, now)
+        if self._gone(self.part.source):
+            return self.fire(Cue.SOURCE_GONE, now)
+        self.due = now + self._deadline
+        self._ask("withdraw", self._abort(self.part.destination, Flags.TURNED), now)
+
+    def _enter_halting(self, now: float) -> None:
         if self._gone(self.part.destination):
             return self.fire(Cue.DESTINATION_GONE, now)
         if self._gone(self.part.source):
@@ -310,27 +325,6 @@ class Duties:
         self.due = now + self._deadline
         self._ask("regain", self._abort(self.part.source, Flags.TURNED), now)
 
-    def _enter_withdrawing(self, now: float) -> None:
-        to = self.part.destination
-        if self._gone(to):
-            return self.fire(Cue.DESTINATION_GONE, now)
-        self.due = now + 2 * self._deadline
-        anyway = self._abort(to, Flags.TURNED | Flags.UNFENCED)
-        if self._gone(self.part.source) or not self._is_fenced:
-            self._ask("withdraw-anyway", anyway, now)
-            return
-        # It waits for the last stray; if the stream has broken, that will never come.
-        self._ask("withdraw", self._abort(to, Flags.TURNED), now)
-        self._ask("withdraw-anyway", anyway, now, now + self._deadline)
-
-    def _enter_refreezing(self, now: float) -> None:
-        self.imported = True
-        self._journal("committed")
-        if self._gone(self.part.source):
-            return self.fire(Cue.SOURCE_GONE, now)
-        self.due = now + self._deadline
-        self._ask("freeze", self._freeze(), now)
-
     def _enter_reverting(self, now: float) -> None:
         self._journal("reverting")
         self._out.append(TurnBack((self.part.number,)))
@@ -344,6 +338,10 @@ class Duties:
         settled = now + self.plan.settings.settling_ms / 1e3
         self.due = settled + 2 * self._deadline
         self._ask_final_markers(self.part.destination, now, settled)
+        # It gives back behind the source's last stray. If the stream has broken, or a switch could
+        # not be reached for the fence, that never comes.
+        at = now + self._deadline if self._is_fenced else now
+        self._ask("withdraw-anyway", self._withdraw_anyway, now, at)
 
     def _enter_alone(self, now: float) -> None:
         self.due = now + self._deadline
@@ -351,9 +349,18 @@ class Duties:
         release = self._send(self.part.source, Command.RELEASE, flags=Flags.UNFENCED)
         self._ask("release-alone", release, now)
 
+    @property
+    def _withdraw_anyway(self) -> Send:
+        return self._abort(self.part.destination, Flags.TURNED | Flags.UNFENCED)
+
     def _enter_clearing(self, now: float) -> None:
         self._end_both(now, now)
-        if not self._requests.open(("release-source", "release-destination")):
+        to = self.part.destination
+        if not self._gives_back and not self._gone(to):
+            # It must not keep what it could not give back; nobody takes it any more.
+            self._requests.drop("release-destination")
+            self._ask("withdraw-anyway", self._withdraw_anyway, now)
+        if not self._requests.open(("release-source", "release-destination", "withdraw-anyway")):
             self.fire(Cue.CLEARED, now)
 
     # --- after a restart of the controller ---

@@ -36,6 +36,12 @@ class PartMachine(Duties):
         self.fire(cue, now)
         return True
 
+    def refuse(self, why: str, now: float) -> None:
+        """Not every switch has turned."""
+        self._refused = True
+        self.why = self.why or f"the switches have not all turned: {why}"
+        self.fire(Cue.REFUSED, now)
+
     def call_off(self, why: str, now: float) -> bool:
         """Somebody wants it back; false if it is too late, or over."""
         if self.state is State.TURNING:
@@ -73,20 +79,29 @@ class PartMachine(Duties):
 
     def snapshot(self) -> dict[str, Any]:
         """What `restore` needs; JSON."""
-        return {"state": str(self.state), "imported": self.imported, "why": self.why}
+        return {
+            "state": str(self.state),
+            "imported": self.imported,
+            "refused": self._refused,
+            "why": self.why,
+        }
 
     def restore(self, data: Mapping[str, Any], now: float) -> None:
         """Go on from a snapshot."""
         state = State(data["state"])
-        self.imported, self.why = bool(data["imported"]), data["why"]
+        self.imported, self._refused = bool(data["imported"]), bool(data["refused"])
+        self.why = data["why"]
         self._turned_at = now
         self._final = set(self.part.sides)
         if state in FINAL:
             self.state = state
         elif state in BEFORE_TURN or state is State.CANCELLING:
             self.call_off("the controller was restarted before the switches had turned", now)
-        elif state in (State.REGAINING, State.WITHDRAWING):
+        elif state is State.REGAINING:
             self.fire(Cue.FENCED, now)
+        elif state in (State.WITHDRAWING, State.HALTING):
+            self._final.clear()
+            self.fire(Cue.WITHDRAW, now)
         elif state in BACKWARD:
             self.fire(Cue.REVERT, now)
         else:
@@ -140,8 +155,11 @@ class PartMachine(Duties):
                 self._committed = True
             case "regain":
                 self.fire(Cue.REGAINED, now)
-            case "withdraw" | "withdraw-anyway":
+            case "withdraw":
                 self.fire(Cue.WITHDRAWN, now)
+            case "withdraw-anyway":
+                self._gives_back = True
+                self._end_destination(now)
             case "force" if over:  # it had been released before
                 self._released = True
                 self.fire(Cue.RELEASED, now)
@@ -157,15 +175,22 @@ class PartMachine(Duties):
         match name:
             case "prepare-destination" | "prepare-source":
                 self.call_off(said, now)
-            case "withdraw" | "withdraw-anyway" if error.reason is Reason.WRONG_STATE:
+            case "withdraw" if error.reason is Reason.WRONG_STATE:
                 self.fire(Cue.TOO_LATE, now)
-            case "freeze" | "regain" | "withdraw" | "withdraw-anyway" | "force" | "release-alone":
+            case "freeze" | "regain" | "withdraw" | "force" | "release-alone":
                 # It does not have the part any more, whatever became of the process.
                 self.die(message.sender, said, now)
             case "commit":
                 self._committed = True
+            case "withdraw-anyway":
+                self._end_destination(now)
             case _:
                 pass  # there is nothing left to end
+
+    def _end_destination(self, now: float) -> None:
+        if self.state is State.CLEARING:
+            release = self._send(self.part.destination, Command.RELEASE)
+            self._ask("release-destination", release, now)
 
     def _go_on(self, now: float) -> None:
         """Leave a state in which nothing is waited for any more."""
@@ -175,7 +200,7 @@ class PartMachine(Duties):
         if self.state is State.CANCELLING and not waits(("abort-source", "abort-destination")):
             self.fire(Cue.LET_GO, now)
         elif self.state in (State.CLOSING, State.CLEARING) and not waits(
-            ("release-source", "release-destination")
+            ("release-source", "release-destination", "withdraw-anyway")
         ):
             self.fire(Cue.CLOSED if self.state is State.CLOSING else Cue.CLEARED, now)
 
@@ -197,7 +222,9 @@ class PartMachine(Duties):
         asked = self._asked.pop((side, round_), None)
         if asked is not None:
             self.fence_s = max(self.fence_s or 0.0, now - asked)
-        if round_ == FINAL_ROUND and instance == self.part.source:
+        if instance == self.part.destination:
+            self._gives_back = True
+        elif round_ == FINAL_ROUND:
             self._final.add(side)
             if self.state is State.HALTING and self._is_fenced:
                 self.fire(Cue.FENCED, now)
@@ -261,7 +288,7 @@ class PartMachine(Duties):
         match self.state:
             case State.ARMING | State.WITHDRAWING:
                 late = f"instance {destination} did not answer in time; look at its agent"
-            case State.LISTING | State.FREEZING | State.REGAINING | State.REFREEZING:
+            case State.LISTING | State.FREEZING | State.REGAINING:
                 late = f"instance {source} did not answer in time; look at its agent"
             case State.MOVING:
                 late = f"the state was not in after {self.plan.settings.transfer_ms} ms"

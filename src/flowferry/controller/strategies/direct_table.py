@@ -9,20 +9,22 @@ turn of the switches. In the words of the states:
   destination asks for a marker. Once the state is in, the import is journalled and committed, and
   the settling time ends the fence of what has stayed quiet (`SETTLING`). `CLOSING` ends the holds.
 * **Called off before the turn** (`CANCELLING`): both agents let go, nothing has changed.
-* **Called off after the turn.** First the *forward* fence is finished (`HALTING`): until no packet
-  can come by the old path, an old packet at the source could not be told from one that comes when
-  the switches have turned back, and packets kept at the destination belong between the two. Then
-  the source keeps what arrives (`REGAINING`), the destination sends back what it has
-  (`WITHDRAWING`), the switches turn back (`REVERTING`), and the same fence runs with the two
-  exchanged (`RETURNING`, `CLEARING`). The destination may have imported before it hears of it: then
-  the way is forward again (`REFREEZING`).
+* **Called off after the turn.** The destination promises to import no more (`WITHDRAWING`; if it
+  has imported, the way is forward). Then the *forward* fence is finished (`HALTING`): until no
+  packet can come by the old path, an old packet at the source could not be told from one that comes
+  when the switches have turned back, and packets kept at the destination belong between the two.
+  Behind it the destination sends back what it has; the source keeps what arrives (`REGAINING`), the
+  switches turn back (`REVERTING`), and the same fence runs with the two exchanged (`RETURNING`,
+  `CLEARING`).
 * **An agent is gone.** Without its source a part is released as it is (`FORCING`); without its
   destination the flows go back and nothing is waited for (`ALONE`).
 * **The controller was gone** (`RESUMING`): ask both agents where they are, and go on.
 
-Rejected: to turn from stray to capture at the source as soon as a handover is called off. A flow
-whose cache is stale for longer than that then sends an old packet, one to the destination, and a
-new one; the source has the first and the third in one queue. The simulation finds it at once.
+Rejected: to freeze the source before the destination has promised. The freeze has the state given
+away, and it is imported although a switch has refused to turn. Also rejected: to turn from stray to
+capture at the source as soon as a handover is called off. A flow whose cache is stale for longer
+than that then sends an old packet, one to the destination, and a new one; the source has the first
+and the third in one queue. The simulation finds both at once.
 
 The documentation's diagram is drawn from `TRANSITIONS` (docs/direct.md), failpoints are named by
 its rows.
@@ -50,10 +52,9 @@ class State(StrEnum):
     DONE = "done"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
+    WITHDRAWING = "withdrawing"
     HALTING = "halting"
     REGAINING = "regaining"
-    WITHDRAWING = "withdrawing"
-    REFREEZING = "refreezing"
     REVERTING = "reverting"
     RETURNING = "returning"
     ALONE = "alone"
@@ -93,12 +94,14 @@ class Cue(StrEnum):
     """No packet can reach the source by the old path any more, on any side."""
     REGAINED = "regained"
     """The source keeps what arrives."""
+    WITHDRAW = "withdraw"
+    """A journal says that it was called off after the turn."""
     WITHDRAWN = "withdrawn"
-    """The destination sends back what it has."""
+    """The destination will import no more, and give back what it has."""
     TOO_LATE = "too_late"
     """The destination had imported already."""
     REVERT = "revert"
-    """A journal says that the switches were turning back."""
+    """The switches have to turn back: a journal says so, or one of them has refused to turn."""
     TURNED_BACK = "turned_back"
     """The old entries are in force."""
     GIVEN_BACK = "given_back"
@@ -142,13 +145,14 @@ def _rows() -> tuple[Transition, ...]:
             c.PREPARE: s.ARMING,
             c.CALL_OFF: s.CANCELLING,
             c.RESUME: s.RESUMING,
+            c.WITHDRAW: s.WITHDRAWING,
             c.FENCED: s.REGAINING,
             c.REVERT: s.REVERTING,
         },
         s.ARMING: {c.ARMED: s.LISTING},
         s.LISTING: {c.LISTED: s.READY},
         s.READY: {c.TURN: s.TURNING},
-        s.TURNING: {c.TURNED: s.FREEZING, c.REFUSED: s.HALTING},
+        s.TURNING: {c.TURNED: s.FREEZING, c.REFUSED: s.WITHDRAWING},
         s.FREEZING: {c.FROZEN: s.MOVING, c.IMPORTED: s.SETTLING, c.DESTINATION_GONE: s.REGAINING},
         s.MOVING: {c.IMPORTED: s.SETTLING, c.DESTINATION_GONE: s.REGAINING},
         s.SETTLING: {
@@ -161,34 +165,28 @@ def _rows() -> tuple[Transition, ...]:
             c.RELEASED: s.CLOSING,
             c.DESTINATION_GONE: s.CLOSING,
             c.OVERDUE: s.CLOSING,
+            c.REVERT: s.REVERTING,
         },
         s.CLOSING: {c.CLOSED: s.DONE, c.OVERDUE: s.DONE},
         s.CANCELLING: {c.LET_GO: s.CANCELLED, c.OVERDUE: s.CANCELLED},
+        s.WITHDRAWING: {
+            c.WITHDRAWN: s.HALTING,
+            c.TOO_LATE: s.SETTLING,
+            c.IMPORTED: s.SETTLING,
+            c.SOURCE_GONE: s.FORCING,
+            c.DESTINATION_GONE: s.REGAINING,
+            c.OVERDUE: s.REGAINING,
+        },
         s.HALTING: {
             c.FENCED: s.REGAINING,
             c.OVERDUE: s.REGAINING,
             c.DESTINATION_GONE: s.REGAINING,
-            c.IMPORTED: s.SETTLING,
             c.SOURCE_GONE: s.FORCING,
         },
         s.REGAINING: {
-            c.REGAINED: s.WITHDRAWING,
-            c.IMPORTED: s.REFREEZING,
+            c.REGAINED: s.REVERTING,
             c.SOURCE_GONE: s.FORCING,
             c.OVERDUE: s.FORCING,
-        },
-        s.WITHDRAWING: {
-            c.WITHDRAWN: s.REVERTING,
-            c.DESTINATION_GONE: s.REVERTING,
-            c.OVERDUE: s.REVERTING,
-            c.TOO_LATE: s.REFREEZING,
-            c.IMPORTED: s.REFREEZING,
-            c.SOURCE_GONE: s.WITHDRAWING,
-        },
-        s.REFREEZING: {
-            c.FROZEN: s.SETTLING,
-            c.SOURCE_GONE: s.SETTLING,
-            c.OVERDUE: s.SETTLING,
         },
         s.REVERTING: {c.TURNED_BACK: s.RETURNING},
         s.RETURNING: {
@@ -217,8 +215,8 @@ def _rows() -> tuple[Transition, ...]:
         if before is not s.READY:
             table[before][c.OVERDUE] = s.CANCELLING
     for before in (s.FREEZING, s.MOVING):
-        table[before][c.CALL_OFF] = s.HALTING
-        table[before][c.OVERDUE] = s.HALTING
+        table[before][c.CALL_OFF] = s.WITHDRAWING
+        table[before][c.OVERDUE] = s.WITHDRAWING
         table[before][c.SOURCE_GONE] = s.FORCING
     return tuple(
         Transition(before, cue, after)

@@ -1,0 +1,83 @@
+"""A function with state: for each flow, how many packets it has had. It must never be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from sim_clock import MS, Clock
+from sim_ledger import Flow, Ledger
+
+
+class Function:
+    """The function of one instance, and its adapter."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        instance: int,
+        ledger: Ledger,
+        blobs: dict[int, dict[Flow, int]],
+        say: Callable[[str], None],
+    ) -> None:
+        """`blobs` is what travels between adapters, by handover; `say` goes to the agent."""
+        self._clock, self._instance, self._ledger, self._blobs = clock, instance, ledger, blobs
+        self._say = say
+        self.state: dict[Flow, int] = {}
+        self._frozen: set[Flow] = set()
+        #: Flows whose state may be wrong by rights: it was lost, and that was said.
+        self.excused: set[Flow] = set()
+        self.fails: set[str] = set()
+        #: Nanoseconds that giving and taking state costs at most.
+        self.slow = 5 * MS
+
+    def process(self, flow: Flow) -> None:
+        """A packet; the books have it already."""
+        had = self._ledger.processed(flow) - 1
+        count = self.state.get(flow, 0)
+        if count != had and flow not in self.excused:
+            self._ledger.wrong.append(
+                f"flow {flow.index} at instance {self._instance}: "
+                f"state of {count} packets after {had}"
+            )
+            self.excused.add(flow)
+        if flow in self._frozen and flow not in self.excused:
+            self._ledger.wrong.append(f"flow {flow.index} served while its state is frozen")
+        self.state[flow] = had + 1
+
+    def tell(self, line: str) -> None:
+        """The agent says something."""
+        event = json.loads(line)
+        handover = event.get("handover", 0)
+        part = [flow for flow in self._ledger.flows if flow.part == handover & 0xFF]
+        match event["event"], event.get("role"):
+            case "freeze", _:
+                self._frozen |= set(part)
+            case "export", _:
+                self._clock.after(self._clock.between(0, self.slow), self._export, handover, part)
+            case "import", _:
+                self._clock.after(self._clock.between(0, self.slow), self._import, handover)
+            case "released", "source":
+                for flow in part:
+                    self.state.pop(flow, None)
+                self._frozen -= set(part)
+            case "aborted", "source":
+                self._frozen -= set(part)
+            case "aborted", "destination":
+                self._blobs.pop(handover, None)
+            case _:
+                pass
+
+    def _export(self, handover: int, part: list[Flow]) -> None:
+        if "export" in self.fails:
+            self._say(json.dumps({"failed": "export", "handover": handover, "error": "no"}))
+            return
+        self._blobs[handover] = {f: self.state[f] for f in part if f in self.state}
+        self._say(json.dumps({"done": "export", "handover": handover, "bytes": 1}))
+
+    def _import(self, handover: int) -> None:
+        if "import" in self.fails:
+            self._say(json.dumps({"failed": "import", "handover": handover, "error": "no"}))
+            return
+        self.state |= self._blobs.pop(handover, {})
+        self._say(json.dumps({"done": "import", "handover": handover, "bytes": 1}))

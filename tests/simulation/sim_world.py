@@ -1,0 +1,458 @@
+"""Everything together: hosts, switches, instances, controller; and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from random import Random
+
+from sim_agent import Agent
+from sim_clock import MS, US, Clock, S
+from sim_controller import Controller
+from sim_function import Function
+from sim_ledger import HIGHER_PORT, SIDES, Flow, Ledger
+from sim_network import Port, Switch
+from sim_plants import strategy_for
+from sim_scenario import DESTINATION, HARMLESS, Scenario
+from sim_stream import Stream
+
+from flowferry.controller.strategies.base import (
+    AbortRequested,
+    Event,
+    Finished,
+    HandoverState,
+    Part,
+    Plan,
+    SwitchGone,
+    TurnAccepted,
+    TurnedBack,
+    TurnRefused,
+)
+from flowferry.wire import KeyRing, Masked, Match, Peer, Sealer, Side
+
+BEGIN = S + 20 * MS
+"""When the handover begins."""
+LONGEST = 12 * S
+"""No handover may take longer."""
+PATIENCE = 6 * S
+"""No packet may wait longer, whatever fails."""
+
+
+class World:
+    """One run."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        """Build it; nothing has happened yet."""
+        self.scenario = scenario
+        self.clock = clock = Clock(Random(scenario.seed ^ 0x5EED))
+        self.random = clock.random
+        keys = KeyRing(1, bytes(range(32)))
+        self._stranger = Sealer(KeyRing(1, bytes(32)), sender=0, boot=1 << 40)
+        self.sources = list(range(1, scenario.parts + 1))
+        self.ledger = ledger = Ledger(list(self._flows()))
+        self.switches = {side: Switch(clock, side, scenario.stale) for side in SIDES}
+        self.agents: dict[int, Agent] = {}
+        blobs: dict[int, dict[Flow, int]] = {}
+        for number in (*self.sources, DESTINATION):
+            ports = {side: Port(clock, scenario.steering, scenario.stall) for side in SIDES}
+            size = 4_000 if scenario.fault == "pressure" else 1 << 22
+            agent = Agent(clock, number, keys, ledger, ports, self.up, size)
+            self.agents[number] = agent
+            if scenario.function and not scenario.one_way:  # one state cannot be in two places
+                agent.function = Function(clock, number, ledger, blobs, agent.on_line)
+                agent.on_line('{"hello":"counter","lists_flows":false}')
+        for one in self.agents.values():
+            for other in self.agents.values():
+                if one is not other:
+                    one.streams[other.address] = Stream(clock, one, other)
+        self.controller = Controller(clock, keys, self, strategy_for(scenario.plant))
+        self.controller.on_finished = self.on_finished
+        self.plans = [self._plan(1, back=False)]
+        self.ended: list[tuple[Plan, Finished]] = []
+        #: What each switch should have, whether or not it is there to be told.
+        self._wanted: dict[Side, dict[int, int]] = {side: {} for side in SIDES}
+        for side in SIDES:
+            for part in self.plans[0].parts:
+                self.switches[side].entries[part.number] = part.source
+        if scenario.plant == "hasty_records":
+            for agent in self.agents.values():
+                for stream in agent.streams.values():
+                    stream.hasty = True
+        if scenario.plant == "no_flush":
+            for agent in self.agents.values():
+                agent.hasty = True
+
+    def _flows(self) -> Iterator[Flow]:
+        index = 0
+        for source in self.sources:
+            for kind in [source] * self.scenario.flows + [0]:
+                yield Flow(index, kind, source)
+                index += 1
+
+    def _plan(self, number: int, back: bool) -> Plan:
+        sides = (Side.UPSTREAM,) if self.scenario.one_way else SIDES
+        parts = []
+        for source in self.sources:
+            client = Masked(IPv4Address(f"10.0.{source}.0"), IPv4Address("255.255.255.0"))
+            match = Match(family=4, source=client)
+            higher = Match(
+                family=4,
+                protocol=17,
+                source=client,
+                destination_port=Masked(HIGHER_PORT, 0xFFFF),
+            )
+            ends = (DESTINATION, source) if back else (source, DESTINATION)
+            parts.append(Part(source, match, (higher,), *ends, sides, 1))
+        peers = {n: Peer(n, IPv4Address(f"192.0.2.{n}"), 7000) for n in (*self.sources, 9)}
+        return Plan(number, tuple(parts), peers, self.scenario.settings)
+
+    # --- the run ---
+
+    def run(self) -> list[str]:
+        """Let it happen; what was wrong."""
+        self._begin_traffic()
+        self.clock.at(BEGIN, self.controller.start, self.plans[0])
+        self.clock.at(BEGIN + self.scenario.fault_at, self._begin_fault)
+        if self.scenario.forgery:
+            for _ in range(10):
+                self.clock.at(BEGIN + self.clock.between(0, 500 * MS), self._forge)
+        end = BEGIN + LONGEST
+        while self.clock.now < end and not self._is_over():
+            self.clock.run(self.clock.now + 50 * MS)
+        # Agents that nobody leads any more may need their own time to end.
+        for _ in range(200):
+            if all(agent.core.idle and agent.core.quiet for agent in self.agents.values()):
+                break
+            self.clock.run(self.clock.now + 50 * MS)
+        self.clock.run(self.clock.now + 20 * MS)
+        return list(self._verdict())
+
+    def _is_over(self) -> bool:
+        if len(self.ended) < len(self.plans):
+            return False
+        return self.clock.now > self._traffic_ends
+
+    def _begin_traffic(self) -> None:
+        clock, random = self.clock, self.random
+        self._traffic_ends = BEGIN + random.choice((60, 150, 500)) * MS
+        for line in self.ledger.lines:
+            kind = random.random()
+            begin = S if random.random() < 0.7 else BEGIN + clock.between(-5 * MS, 100 * MS)
+            if kind < 0.15:
+                continue  # this direction stays silent
+            gap = random.choice((100 * US, 1 * MS, 1 * MS, 10 * MS, 60 * MS))
+            left = random.randint(1, 3) if kind < 0.3 else random.randint(5, 120)
+            if gap < MS:  # the fast ones run around the turn
+                begin = max(begin, BEGIN - 2 * MS)
+            clock.at(begin, self._emit, *line, gap, left)
+
+    def _emit(self, flow: Flow, side: Side, gap: int, left: int) -> None:
+        clock = self.clock
+        packet = self.ledger.send(flow, side, clock.now)
+        agent = self.agents[self.switches[side].instance_for(packet)]
+        cpu = flow.index * 7 + int(side)
+        agent.ports[side].carry(cpu, agent.on_packet, packet)
+        if left > 1 and clock.now < self._traffic_ends:
+            burst = self.random.random() < 0.2
+            clock.after(
+                gap * (0.02 if burst else 2 * self.random.random()),
+                self._emit,
+                flow,
+                side,
+                gap,
+                left - 1,
+            )
+
+    def on_finished(self, plan: Plan, end: Finished) -> None:
+        """One handover is over; perhaps the flows move back at once."""
+        self.ended.append((plan, end))
+        if self.scenario.there_and_back and plan.number == 1 and end.state is HandoverState.DONE:
+            self.plans.append(self._plan(2, back=True))
+            self.clock.after(self.clock.between(0, 2 * MS), self.controller.start, self.plans[1])
+
+    # --- control frames ---
+
+    def down(self, instance: int, side: Side | None, retry: bool, frame: bytes) -> None:
+        """From the controller: a packet-out at a switch to an instance's port."""
+        if side is None:
+            there = [one for one in SIDES if self.switches[one].connected]
+            if not there:
+                return
+            side = there[-1] if retry and self.random.random() < 0.5 else there[0]
+        for pause in self._fates():
+            self.clock.after(pause, self._put_out, instance, side, frame)
+
+    def _put_out(self, instance: int, side: Side, frame: bytes) -> None:
+        if self.switches[side].connected:
+            agent = self.agents[instance]
+            agent.ports[side].carry(None, agent.on_frame, side, frame)
+
+    def up(self, instance: int, side: int, frame: bytes) -> None:
+        """From an instance: a packet-in at a switch."""
+        if self.switches[Side(side)].connected:
+            for pause in self._fates():
+                self.clock.after(pause, self.controller.on_frame, frame)
+
+    def _fates(self) -> Iterator[int]:
+        """When a control frame arrives: once, or late, or twice, or never."""
+        random, scenario = self.random, self.scenario
+        if random.random() < scenario.loss:
+            return
+        for _ in range(2 if random.random() < scenario.doubling else 1):
+            late = 30 * MS if random.random() < scenario.lateness else 0
+            yield self.clock.between(40 * US, 600 * US + late)
+
+    def _forge(self) -> None:
+        """A stranger's frame, with everything right but the key."""
+        from flowferry.wire import Command, Flags, Message, Reason, Report
+
+        number = self.random.choice((*self.sources, DESTINATION))
+        message = self.random.choice(
+            (
+                Message(command=Command.RELEASE, flags=Flags.UNFENCED | Flags.STATE_LOST),
+                Message(command=Command.ABORT, error=Report(Reason.OTHER, "forged")),
+                Message(command=Command.MARKER, side=Side.UPSTREAM, round=0xFFFFFFFF),
+            )
+        )
+        from dataclasses import replace
+
+        handover = 1 << 8 | self.random.choice(self.sources)
+        message = replace(message, to=number, handover=handover)
+        frame, _ = self._stranger.seal(message, destination=bytes(6), source=bytes(6))
+        self._put_out(number, self.random.choice(SIDES), frame)
+        self.controller.on_frame(frame)
+
+    # --- the turn ---
+
+    def turn(self, plan: Plan, parts: tuple[int, ...], back: bool) -> None:
+        """Flow-mods and barriers on every switch concerned; the answers come together."""
+        boot = self.controller.boot
+        waiting: set[Side] = set()
+        failed: list[str] = []
+        for side in SIDES:
+            entries = {
+                part.number: part.source if back else part.destination
+                for part in plan.parts
+                if part.number in parts and side in part.sides
+            }
+            if not entries:
+                continue
+            self._wanted[side] |= entries
+            if not self.switches[side].connected:
+                failed.append(f"{side.name.lower()} switch is gone")
+                continue
+            waiting.add(side)
+            self.clock.after(
+                self.clock.between(50 * US, 1 * MS),
+                self._change,
+                side,
+                entries,
+                back,
+                waiting,
+                failed,
+                boot,
+                parts,
+            )
+        if not waiting:
+            self._answer_turn(back, failed, boot, parts)
+
+    def _change(
+        self,
+        side: Side,
+        entries: dict[int, int],
+        back: bool,
+        waiting: set[Side],
+        failed: list[str],
+        boot: int,
+        parts: tuple[int, ...],
+    ) -> None:
+        switch = self.switches[side]
+        if switch.refuses and not back:
+            failed.append("table full")
+        elif not switch.connected:
+            failed.append("gone")
+        else:
+            switch.change(entries)
+        self.clock.note(f"{side.name.lower()} switch: {entries} {failed or ''}")
+        self.clock.after(
+            self.clock.between(20 * US, 500 * US),
+            self._barrier,
+            side,
+            back,
+            waiting,
+            failed,
+            boot,
+            parts,
+        )
+
+    def _barrier(
+        self,
+        side: Side,
+        back: bool,
+        waiting: set[Side],
+        failed: list[str],
+        boot: int,
+        parts: tuple[int, ...],
+    ) -> None:
+        waiting.discard(side)
+        if not waiting:
+            self._answer_turn(back, failed, boot, parts)
+
+    def _answer_turn(
+        self, back: bool, failed: list[str], boot: int, parts: tuple[int, ...]
+    ) -> None:
+        event: Event
+        if back:
+            event = TurnedBack(parts)
+        elif failed:
+            event = TurnRefused(failed[0])
+        else:
+            event = TurnAccepted()
+        self.clock.after(1, self._tell_turn, event, boot)
+
+    def _tell_turn(self, event: Event, boot: int) -> None:
+        if boot == self.controller.boot:
+            self.controller.feed(event)
+
+    # --- faults ---
+
+    def _begin_fault(self) -> None:
+        scenario, clock = self.scenario, self.clock
+        source, destination = self.agents[scenario.fault_part], self.agents[DESTINATION]
+        lasting = scenario.fault_for
+        side = self.random.choice(SIDES)
+        match scenario.fault:
+            case "abort":
+                self.controller.feed(AbortRequested("somebody asked for it"))
+            case "refuse":
+                self.switches[side].refuses = True
+            case "switch_gone":
+                self._disconnect(side)
+                clock.after(lasting, self._connect, side)
+            case "export_fails" | "import_fails":
+                agent = source if scenario.fault == "export_fails" else destination
+                if agent.function is not None:
+                    agent.function.fails.add(scenario.fault.split("_")[0])
+            case "transfer_late":
+                if source.function is not None:
+                    source.function.slow = 10 * S
+            case "controller_killed":
+                self.controller.kill()
+                clock.after(lasting, self.controller.restart)
+            case "cut" | "cut_for_good":
+                for stream in self._streams(source, destination):
+                    stream.cut(up=False)
+                    if scenario.fault == "cut":
+                        clock.after(lasting, stream.heal)
+            case "source_killed" | "destination_killed":
+                agent = source if scenario.fault == "source_killed" else destination
+                agent.kill()
+                clock.after(lasting, agent.restart)
+            case "source_stopped" | "destination_stopped":
+                agent = source if scenario.fault == "source_stopped" else destination
+                agent.stop()
+                clock.after(max(lasting, 100 * MS), agent.resume)
+            case "paused":
+                agent = self.random.choice((source, destination))
+                agent.stop()
+                clock.after(40 * MS * self.random.random(), agent.resume)
+
+    def _streams(self, one: Agent, other: Agent) -> Iterator[Stream]:
+        yield one.streams[other.address]
+        yield other.streams[one.address]
+
+    def _disconnect(self, side: Side) -> None:
+        self.switches[side].connected = False
+        self.controller.feed(SwitchGone(int(side), (side,)))
+
+    def _connect(self, side: Side) -> None:
+        self.switches[side].connected = True
+        self.switches[side].change(self._wanted[side])
+
+    # --- the verdict ---
+
+    @property
+    def damaged(self) -> set[int]:
+        """Instances whose flows may have suffered."""
+        scenario = self.scenario
+        harmed = set(self.controller.buried)
+        if scenario.fault in HARMLESS and not harmed:
+            return set()
+        if scenario.fault.startswith("destination"):
+            harmed.add(DESTINATION)
+        if scenario.fault not in HARMLESS:
+            harmed.add(scenario.fault_part)
+        return harmed
+
+    def _verdict(self) -> Iterator[str]:
+        yield from self.ledger.doubled()
+        damaged = self.damaged
+        spared = [
+            flow
+            for flow in self.ledger.flows
+            if flow.home not in damaged and (DESTINATION not in damaged or not flow.part)
+        ]
+        if len(self.ended) < len(self.plans):
+            yield "the handover did not end"
+        for number, agent in self.agents.items():
+            if not (agent.core.idle and agent.core.quiet):
+                yield f"instance {number} is not at rest: {agent.core.describe()}"
+        lost = self.ledger.lost()
+        if lost and not damaged:
+            yield f"{lost} packets lost"
+        if lost > self.ledger.said_lost and damaged:
+            yield f"{lost} packets lost, {self.ledger.said_lost} counted"
+        for flow, text in self.ledger.disordered():
+            if flow in spared or self.strict_order:
+                yield text
+        if not damaged:
+            yield from self.ledger.wrong
+            late, whose = self.ledger.longest
+            if late > self._bound():
+                yield f"{whose} waited {late / MS:.0f} ms, more than {self._bound() / MS:.0f}"
+        for flow in self.ledger.flows:
+            yield from self._check_places(flow, flow in spared)
+
+    strict_order = False
+
+    def _bound(self) -> int:
+        scenario = self.scenario
+        if scenario.fault == "none" and not scenario.loss and not scenario.lateness:
+            return 60 * MS + scenario.stale + scenario.settings.settling_ms * MS
+        return PATIENCE
+
+    def _check_places(self, flow: Flow, spared: bool) -> Iterator[str]:
+        if not flow.part:
+            for side in SIDES:
+                if not set(self.ledger.places(flow, side)) <= {flow.home}:
+                    yield f"flow {flow.index} of a higher rule was moved"
+            return
+        if not spared:
+            return
+        way: list[int] = [flow.home]
+        for plan, end in self.ended:
+            if flow.part in end.moved:
+                way.append(flow.home if plan.number == 2 else DESTINATION)
+        for side in SIDES:
+            places = self.ledger.places(flow, side)
+            allowed = way if side is Side.UPSTREAM or not self.scenario.one_way else [flow.home]
+            if not _is_within(places, allowed):
+                yield f"flow {flow.index} {side.name.lower()} was at {places}, moved by {allowed}"
+
+
+def _is_within(places: list[int], way: list[int]) -> bool:
+    """Whether `places` is `way` with some left out."""
+    rest = iter(way)
+    return all(place in rest for place in places)
+
+
+def simulate(scenario: Scenario, trace: Callable[[int, str], None] | None = None) -> list[str]:
+    """Run it; what was wrong."""
+    world = World(scenario)
+    if trace is not None:
+        world.clock.trace = []
+    wrong = world.run()
+    for time, text in world.clock.trace or ():
+        assert trace is not None
+        trace(time, text)
+    return wrong
