@@ -340,11 +340,12 @@ impl Handovers {
             return self.refuse_state(id, asked);
         }
         // What strayed at the source before it took the flows back may still be on the stream, and
-        // comes before all that was captured here.
+        // comes before all that was captured here. The promise is enough: from now on nothing is
+        // imported, so the controller may fence the source and turn the switches back.
         let behind_all = part.is_fenced() || message.flags.contains(Flags::UNFENCED);
         if event == Event::Handback && part.terms.role == Role::Destination && !behind_all {
-            part.asked_back = Some(asked);
-            return;
+            part.promised = true;
+            return self.acknowledge(id, asked, Flags::NONE, None);
         }
         if part.error.is_none() {
             part.error = message.error().cloned();
@@ -498,18 +499,14 @@ impl Handovers {
         }
     }
 
-    /// The destination has had all that strayed at the source: it may give back, if asked to.
-    pub(super) fn give_back_if_asked(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+    /// The destination has had all that strayed at the source: it gives back, if it has promised.
+    pub(super) fn give_back_as_promised(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
         let Some(part) = self.parts.get_mut(&id).filter(|part| part.is_fenced()) else {
             return;
         };
-        let Some(asked) = part.asked_back.take() else {
-            return;
-        };
-        part.called_off = true;
-        match self.fire(endpoint, id, Event::Handback, now) {
-            true => self.acknowledge(id, asked, Flags::NONE, None),
-            false => self.refuse_state(id, asked),
+        if std::mem::take(&mut part.promised) {
+            part.called_off = true;
+            self.fire(endpoint, id, Event::Handback, now);
         }
     }
 

@@ -90,8 +90,8 @@ pub struct Part {
     pub silences: u64,
     /// To be answered.
     pub asked: Option<Asked>,
-    /// Asked to give back, once the source is fenced for good.
-    pub asked_back: Option<Asked>,
+    /// Destination: it gives back once the source is fenced for good, and imports no more.
+    pub promised: bool,
     /// When preparation, or the function's answer, is overdue.
     pub due_ns: Option<u64>,
     /// The stream to the other agent is there.
@@ -147,7 +147,7 @@ impl Part {
             last_word_ns: now,
             silences: 0,
             asked: Some(asked),
-            asked_back: None,
+            promised: false,
             due_ns: Some(now + terms.deadline_ns),
             connected: false,
             listed: terms.role == Role::Destination,

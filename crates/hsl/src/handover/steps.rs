@@ -546,6 +546,7 @@ impl Handovers {
                 part.repeats.end(Topic::Seen(side));
             }
         }
+        part.promised = false;
         let event = match part.phase {
             Phase::Armed | Phase::Importing if stateless => Some(Event::StateIn),
             Phase::Regaining => Some(Event::Returned),
@@ -615,7 +616,9 @@ impl Handovers {
                 }
             }
             Answer::Imported { handover, .. } => {
-                let sound = |part: &&Part| part.phase == Phase::Importing && part.error.is_none();
+                let sound = |part: &&Part| {
+                    part.phase == Phase::Importing && part.error.is_none() && !part.promised
+                };
                 if self.parts.get(&handover).as_ref().is_some_and(sound) {
                     self.fire(endpoint, handover, Event::StateIn, now);
                 }

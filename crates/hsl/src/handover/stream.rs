@@ -48,7 +48,7 @@ impl Handovers {
                 if next {
                     self.ask(endpoint, id, side, now);
                 }
-                self.give_back_if_asked(endpoint, id, now);
+                self.give_back_as_promised(endpoint, id, now);
                 self.let_go_fenced(endpoint, id, now);
             }
             (Role::Destination, Record::List { flows, more, .. }) => {
@@ -66,7 +66,7 @@ impl Handovers {
                     ..
                 },
             ) => {
-                if part.phase != Phase::Armed {
+                if part.phase != Phase::Armed || part.promised {
                     return; // given up, or told twice
                 }
                 part.state = Some(State { present, bytes });
