@@ -142,6 +142,7 @@ impl Endpoint {
             flows_left: 0,
             told_half_full: false,
             led: false,
+            lets_strays_go: false,
         };
         // Flows still on their way out of an earlier hold are taken at once.
         let packets = self.flows.iter().map(|(key, flow)| flow.packet(key));
@@ -212,7 +213,9 @@ impl Endpoint {
             .holds
             .get_mut(&id)
             .filter(|hold| hold.state == HoldState::Holding);
-        hold.ok_or(Refusal::Unknown(id))?.spec.role = role;
+        let hold = hold.ok_or(Refusal::Unknown(id))?;
+        hold.spec.role = role;
+        hold.lets_strays_go = false;
         self.publish_rules();
         let treated = self.treated.get(&id).into_iter().flatten();
         let treated: Vec<Key> = treated

@@ -88,6 +88,14 @@ impl Queue {
         Some((part, frame))
     }
 
+    /// Take the stray that goes next.
+    pub fn pop_stray(&mut self, budget: &mut Budget) -> Option<(Part, Box<[u8]>)> {
+        match self.strays.is_empty() {
+            true => None,
+            false => self.pop(budget),
+        }
+    }
+
     /// Packets of either part: (strays, captured).
     pub fn lengths(&self) -> (usize, usize) {
         (self.strays.len(), self.captured.len())

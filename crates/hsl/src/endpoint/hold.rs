@@ -125,6 +125,8 @@ pub struct Hold {
     pub(super) told_half_full: bool,
     /// Somebody leads it, who has to say what happens when the buffer fills.
     pub(super) led: bool,
+    /// Strays go at once, whatever else is kept.
+    pub(super) lets_strays_go: bool,
 }
 
 impl Hold {

@@ -114,6 +114,8 @@ impl Endpoint {
         let flow = self.insert(key, row.from);
         flow.state = row.to;
         let (id, waiting) = (flow.hold, !flow.queue.is_empty());
+        let strays = flow.queue.lengths().0;
+        let strays_go = self.holds.get(&id).is_some_and(|hold| hold.lets_strays_go);
         let kept = match row.duty {
             Duty::SendOn => {
                 let kept = self.budget.take(frame);
@@ -137,6 +139,12 @@ impl Endpoint {
                 });
                 return Disposition::SendOn;
             }
+            Duty::KeepStray if strays_go && strays == 0 => {
+                if let Some(hold) = self.holds.get_mut(&id) {
+                    hold.figures.released_packets += 1;
+                }
+                return Disposition::Write;
+            }
             Duty::WriteOut if !waiting && (id == 0 || part == Part::Stray) => {
                 if let Some(hold) = self.holds.get_mut(&id) {
                     hold.figures.released_packets += 1;
@@ -147,7 +155,8 @@ impl Endpoint {
                 let flow = self.flows.get_mut(&key).expect("inserted above");
                 let before = flow.queue.bytes();
                 let kept = flow.queue.push(part, frame, &mut self.budget);
-                if kept && row.duty == Duty::WriteOut && !flow.listed {
+                let goes = row.duty == Duty::WriteOut || row.duty == Duty::KeepStray && strays_go;
+                if kept && goes && !flow.listed {
                     flow.listed = true;
                     self.ready.push_front(key);
                 }
@@ -196,14 +205,20 @@ impl Endpoint {
         while let Some(key) = self.ready.front().copied() {
             let flow = self.flows.get_mut(&key).expect("listed flows exist");
             let before = flow.queue.bytes();
-            let taken = if flow.state == State::Releasing {
-                flow.queue.pop(&mut self.budget)
-            } else {
-                None // taken again
+            let strays_go = flow.state == State::Held
+                && self
+                    .holds
+                    .get(&flow.hold)
+                    .is_some_and(|hold| hold.lets_strays_go);
+            let taken = match flow.state {
+                State::Releasing => flow.queue.pop(&mut self.budget),
+                State::Held if strays_go => flow.queue.pop_stray(&mut self.budget),
+                _ => None, // taken again
             };
             let freed = before - flow.queue.bytes();
             self.turn += 1;
-            flow.listed = flow.state == State::Releasing && !flow.queue.is_empty();
+            flow.listed = flow.state == State::Releasing && !flow.queue.is_empty()
+                || strays_go && flow.queue.lengths().0 > 0;
             if !flow.listed || self.turn >= TURN {
                 self.turn = 0;
                 self.ready.pop_front();
@@ -211,7 +226,7 @@ impl Endpoint {
                     self.ready.push_back(key);
                 }
             }
-            if flow.state != State::Releasing {
+            if flow.state != State::Releasing && !strays_go {
                 continue;
             }
             if flow.guarded {

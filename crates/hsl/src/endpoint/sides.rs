@@ -11,6 +11,23 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The state of hold `id`'s flows is here: strays go at once. They are in order among themselves
+    /// and ahead of all that was captured here, so they need no fence; and a flow whose last
+    /// packet strayed may not send another before it is answered.
+    pub fn let_strays_go(&mut self, id: HoldId) -> Result<(), Refusal> {
+        let hold = self.holds.get_mut(&id).ok_or(Refusal::Unknown(id))?;
+        if std::mem::replace(&mut hold.lets_strays_go, true) {
+            return Ok(());
+        }
+        for (key, flow) in &mut self.flows {
+            if flow.hold == id && flow.queue.lengths().0 > 0 && !flow.listed {
+                flow.listed = true;
+                self.ready.push_back(*key);
+            }
+        }
+        Ok(())
+    }
+
     /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
     /// its upstream headers. It may not have been seen yet.
     pub fn release_flow(&mut self, id: HoldId, flow: Key) -> Result<(), Refusal> {
@@ -30,6 +47,7 @@ impl Endpoint {
                 hold: id,
             });
         }
+        self.check_named(id, upstream, &both)?;
         // Once let go the flow counts as served here, and what is armed would let its other side
         // pass: that is held by a treatment of its own from now on.
         let armed = self
@@ -75,7 +93,7 @@ impl Endpoint {
         Ok(sides.iter().map(key_on).collect())
     }
 
-    fn let_go(&mut self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
+    fn check_named(&self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
         let named = self
             .holds
             .get(&id)
@@ -87,6 +105,11 @@ impl Endpoint {
                 hold: id,
             });
         }
+        Ok(())
+    }
+
+    fn let_go(&mut self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
+        self.check_named(id, upstream, keys)?;
         for key in keys {
             if self.flows.contains_key(key) {
                 self.step(*key, Event::Release)

@@ -518,6 +518,8 @@ impl Handovers {
             self.fire(endpoint, id, Event::Fenced, now);
             return;
         }
+        // Refused where the endpoint has ended the hold meanwhile, and let everything go.
+        let _ = endpoint.let_strays_go(id);
         for rounds in &mut part.rounds {
             for key in rounds.take_fenced() {
                 // Refused if the buffer's relief, or a full table, has ended the hold meanwhile.

@@ -85,6 +85,35 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn release_side(&mut self, id: HoldId, flow: usize, side: Side) -> Checked {
+        let upstream = FLOWS[flow].key(Side::Upstream);
+        let key = match side {
+            Side::Upstream => upstream,
+            Side::Downstream => self
+                .endpoint_alias(flow)
+                .unwrap_or(upstream.on(Side::Downstream)),
+        };
+        let before = self.observe();
+        match self.endpoint.release_side(id, key) {
+            Ok(()) => {
+                self.freed.insert((id, key));
+                // Held by itself from now on, although it may have been served here before.
+                let other = match side {
+                    Side::Upstream => self
+                        .endpoint_alias(flow)
+                        .unwrap_or(upstream.on(Side::Downstream)),
+                    Side::Downstream => upstream,
+                };
+                if !self.freed.contains(&(id, other)) {
+                    self.muddled.insert(other);
+                }
+            }
+            Err(_) if self.observe() == before => {}
+            Err(refusal) => return Err(format!("a refusal changed something: {refusal}")),
+        }
+        Ok(())
+    }
+
     pub(super) fn endpoint_alias(&self, flow: usize) -> Option<Key> {
         self.aliases
             .iter()

@@ -31,6 +31,18 @@ pub enum Step {
     Abort {
         id: HoldId,
     },
+    /// Somebody leads the hold.
+    Lead {
+        id: HoldId,
+    },
+    LetStraysGo {
+        id: HoldId,
+    },
+    ReleaseSide {
+        id: HoldId,
+        flow: usize,
+        side: Side,
+    },
     Alias {
         flow: usize,
     },
@@ -129,6 +141,10 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => (id(), flow()).prop_map(|(id, flow)| Step::ReleaseFlow { id, flow }),
         2 => (id(), role()).prop_map(|(id, role)| Step::Turn { id, role }),
         1 => id().prop_map(|id| Step::Abort { id }),
+        3 => id().prop_map(|id| Step::Lead { id }),
+        3 => id().prop_map(|id| Step::LetStraysGo { id }),
+        3 => (id(), flow(), side())
+            .prop_map(|(id, flow, side)| Step::ReleaseSide { id, flow, side }),
         2 => flow().prop_map(|flow| Step::Alias { flow }),
         1 => flow().prop_map(|flow| Step::Unalias { flow }),
         1 => flow().prop_map(|flow| Step::Disown { flow }),

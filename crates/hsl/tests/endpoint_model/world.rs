@@ -31,7 +31,8 @@ pub struct World {
     pub(super) settling: Vec<Key>,
     /// Downstream key to the flow that has it.
     pub(super) aliases: HashMap<Key, usize>,
-    /// Keys whose alias changed under a hold: the promises about them begin with the next hold.
+    /// Keys whose alias changed under a hold, or whose other side was let go alone: the promises
+    /// about them begin with the next hold.
     pub(super) muddled: HashSet<Key>,
     /// Flow sides let go one by one.
     pub(super) freed: HashSet<(HoldId, Key)>,
@@ -90,6 +91,10 @@ impl World {
                 self.command(legal, |endpoint| endpoint.turn(*id, *role))?;
             }
             Step::ReleaseFlow { id, flow } => self.release_flow(*id, *flow)?,
+            // Refused where there is no such hold.
+            Step::Lead { id } => drop(self.endpoint.lead(*id)),
+            Step::LetStraysGo { id } => drop(self.endpoint.let_strays_go(*id)),
+            Step::ReleaseSide { id, flow, side } => self.release_side(*id, *flow, *side)?,
             Step::Alias { flow } => self.alias(*flow),
             Step::Unalias { flow } => self.unalias(*flow),
             Step::Disown { flow } => {
