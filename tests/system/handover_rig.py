@@ -30,7 +30,13 @@ class Echo:
 
     def __init__(self, bed: Testbed, *, flows: int, rate: float, **more: Any) -> None:
         self._bed = bed
-        self._request = {"flows": flows, "rate": rate, "duration": 3600.0, "frame": 58, **more}
+        self._request: dict[str, Any] = {
+            "flows": flows,
+            "rate": rate,
+            "duration": 3600.0,
+            "frame": 58,
+        }
+        self._request |= {"echo": True, **more}
         self._stop, self.arrived = probe.Control(), probe.Control()
         self._pool = ThreadPoolExecutor(2)
         self._reports: list[Future[Any]] = []
@@ -38,16 +44,19 @@ class Echo:
     def __enter__(self) -> Self:
         spaces, h2 = self._bed.namespaces, self._bed.hosts["h2"]
         sink = self._pool.submit(
-            probe.sink, netns=spaces["h2"], wait=20.0, echo=True, control=self.arrived
+            probe.sink,
+            netns=spaces["h2"],
+            wait=20.0,
+            echo=self._request["echo"],
+            control=self.arrived,
         )
         self._reports.append(sink)
         until(lambda: self._look() and self.arrived.ready, "the sink")
         self._reports.append(
             self._pool.submit(
-                probe.send, h2.ip4, netns=spaces["h1"], echo=True, control=self._stop,
-                **self._request,
+                probe.send, h2.ip4, netns=spaces["h1"], control=self._stop, **self._request
             )
-        )  # fmt: skip
+        )
         until(lambda: self._look() and self.arrived.packets > 100, "traffic")
         return self
 

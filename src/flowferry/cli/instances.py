@@ -35,7 +35,7 @@ def list_(client: Client, as_json: bool) -> None:
 
 
 @instances.command()
-@click.argument("name")
+@click.argument("instance", metavar="NAME")
 @click.option("--id", type=click.IntRange(1), required=True, help="Its number in control frames.")
 @click.option("--group", help="Which group, if there are several.")
 @click.option("--upstream-port", type=click.IntRange(1), required=True, help="OpenFlow port.")
@@ -43,28 +43,30 @@ def list_(client: Client, as_json: bool) -> None:
 @click.option("--peer", metavar="HOST:PORT", help="Where its support layer takes strays.")
 @click.option("--mac", "macs", multiple=True, help="By which it may be named.")
 @asks
-def add(client: Client, /, as_json: bool, name: str, macs: tuple[str, ...], **fields: Any) -> None:
+def add(
+    client: Client, /, as_json: bool, instance: str, macs: tuple[str, ...], **fields: Any
+) -> None:
     """Add an instance; it serves nothing until flows are moved to it."""
-    found = client.add_instance(name=name, macs=list(macs), **fields)
-    show(as_json, found, lambda: click.echo(f"instance {name} is known"))
+    found = client.add_instance(name=instance, macs=list(macs), **fields)
+    show(as_json, found, lambda: click.echo(f"instance {instance} is known"))
 
 
 @instances.command()
-@click.argument("name")
+@click.argument("instance", metavar="NAME")
 @wait_options[1]
 @wait_options[0]
 @asks
-def drain(client: Client, as_json: bool, name: str, wait: bool, timeout: float) -> None:
+def drain(client: Client, as_json: bool, instance: str, wait: bool, timeout: float) -> None:
     """Move everything off an instance, and let nothing new on it."""
-    found = client.drain_instance(name, wait=wait, timeout=timeout)
+    found = client.drain_instance(instance, wait=wait, timeout=timeout)
 
     def text() -> None:
         for each in found:
             click.echo(line(each))
         if not found:
-            click.echo(f"nothing leads to {name}")
+            click.echo(f"nothing leads to {instance}")
 
-    show(as_json, {"instance": name, "handovers": found}, text)
+    show(as_json, {"instance": instance, "handovers": found}, text)
     failed = [each for each in found if each["state"] in ("aborted", "failed")]
     if failed:
         if as_json:
@@ -73,9 +75,9 @@ def drain(client: Client, as_json: bool, name: str, wait: bool, timeout: float) 
 
 
 @instances.command()
-@click.argument("name")
+@click.argument("instance", metavar="NAME")
 @asks
-def remove(client: Client, as_json: bool, name: str) -> None:
+def remove(client: Client, as_json: bool, instance: str) -> None:
     """Forget an instance that nothing leads to any more; drain it first."""
-    client.remove_instance(name)
-    show(as_json, {"removed": name}, lambda: click.echo(f"instance {name} is forgotten"))
+    client.remove_instance(instance)
+    show(as_json, {"removed": instance}, lambda: click.echo(f"instance {instance} is forgotten"))
