@@ -28,15 +28,13 @@ enum Step {
     Arrive {
         side: Side,
         at: usize,
+        cpu: usize,
         lost: bool,
         twice: bool,
     },
     Read {
         at: usize,
         side: Side,
-    },
-    Flush {
-        at: usize,
     },
     Write {
         at: usize,
@@ -73,11 +71,10 @@ fn step() -> impl Strategy<Value = Step> {
     let flow = || 0..FLOWS;
     prop_oneof![
         20 => (flow(), side()).prop_map(|(flow, side)| Step::Send { flow, side }),
-        20 => (side(), at(), prop::bool::weighted(0.05), prop::bool::weighted(0.05)).prop_map(
-            |(side, at, lost, twice)| Step::Arrive { side, at, lost, twice }
+        30 => (side(), at(), 0..2usize, prop::bool::weighted(0.05), prop::bool::weighted(0.05)).prop_map(
+            |(side, at, cpu, lost, twice)| Step::Arrive { side, at, cpu, lost, twice }
         ),
         10 => (at(), side()).prop_map(|(at, side)| Step::Read { at, side }),
-        8 => at().prop_map(|at| Step::Flush { at }),
         8 => at().prop_map(|at| Step::Write { at }),
         8 => (at(), side()).prop_map(|(at, side)| Step::SecondPass { at, side }),
         8 => at().prop_map(|at| Step::Pump { at }),
@@ -96,6 +93,8 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug)]
 struct Run {
     functions: bool,
+    /// The steps begin when the entries have changed, and every cache is stale.
+    turned: bool,
     one_way: bool,
     abort: bool,
     /// The controller dies after so many steps.
@@ -108,13 +107,15 @@ fn run() -> impl Strategy<Value = Run> {
     let death = prop::option::weighted(0.2, 0..200usize);
     (
         weighted(0.5),
+        weighted(0.5),
         weighted(0.2),
         weighted(0.4),
         death,
         vec(step(), 1..300),
     )
-        .prop_map(|(functions, one_way, abort, death, steps)| Run {
+        .prop_map(|(functions, turned, one_way, abort, death, steps)| Run {
             functions,
+            turned,
             one_way,
             abort,
             death,
@@ -124,9 +125,20 @@ fn run() -> impl Strategy<Value = Run> {
 
 fn play(fault: Fault, run: &Run) -> Result<World, String> {
     let mut world = World::new(fault, run.functions);
+    if run.turned {
+        for flow in 0..FLOWS {
+            world.send(flow, Side::Upstream);
+            if !run.one_way {
+                world.send(flow, Side::Downstream);
+            }
+        }
+    }
     let mut leader = std::mem::take(&mut world.leader);
     leader.begin(&mut world, run.one_way);
     world.leader = leader;
+    if run.turned {
+        world.run_dry()?;
+    }
     for (at, each) in run.steps.iter().enumerate() {
         if run.death == Some(at) {
             world.leaderless = true;
@@ -147,11 +159,11 @@ fn act(world: &mut World, run: &Run, step: &Step) -> Checked {
         Step::Arrive {
             side,
             at,
+            cpu,
             lost,
             twice,
-        } => world.arrive(side, at, lost, twice)?,
+        } => world.arrive(side, at, cpu, (lost, twice))?,
         Step::Read { at, side } => world.read(at, side, 2),
-        Step::Flush { at } => world.flush(at),
         Step::Write { at } => world.write(at, 2),
         Step::SecondPass { at, side } => world.second_pass(at, side)?,
         Step::Pump { at } => world.pump(at),

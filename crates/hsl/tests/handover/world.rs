@@ -31,6 +31,8 @@ pub fn address(instance: usize) -> std::net::SocketAddr {
 enum Arriving {
     Packet(Vec<u8>),
     Control(Message),
+    /// A flush frame through one CPU's queue.
+    Flush(u64),
 }
 
 /// On a stream from one agent to the other.
@@ -57,12 +59,14 @@ pub struct World {
     pub leader: Leader,
     pub fault: Fault,
     pub now: u64,
-    /// Paths from the switch of a side to an instance.
-    paths: BTreeMap<(usize, usize), VecDeque<Arriving>>,
+    /// Paths from the switch of a side to an instance: the queues of two CPUs. A flow's packets
+    /// are steered to one of them, control frames to the first.
+    paths: BTreeMap<(usize, usize), [VecDeque<Arriving>; 2]>,
     streams: [VecDeque<Streamed>; 2],
     /// Records that wait for the strays before them.
     records: [VecDeque<(u64, Vec<u8>)>; 2],
-    flushes: [VecDeque<(Side, u64)>; 2],
+    /// Flush frames under way, by instance and number.
+    flushes: BTreeMap<(usize, u64), usize>,
     /// Frames to the controller.
     pub reports: VecDeque<(usize, Message)>,
     /// What the switches' entries say, and what each flow's cached decision still says.
@@ -95,7 +99,7 @@ impl World {
             paths: BTreeMap::new(),
             streams: Default::default(),
             records: Default::default(),
-            flushes: Default::default(),
+            flushes: BTreeMap::new(),
             reports: VecDeque::new(),
             entry: [SOURCE; 2],
             cache: BTreeMap::new(),
@@ -118,7 +122,7 @@ impl World {
         let to = *self.cache.entry((flow, at)).or_insert(self.entry[at]);
         let frame = self.ledger.send(flow, side);
         let path = self.paths.entry((at, to)).or_default();
-        path.push_back(Arriving::Packet(frame));
+        path[usize::from(flow % 2)].push_back(Arriving::Packet(frame));
     }
 
     /// The switches' entries change; what is cached stays.
@@ -141,14 +145,21 @@ impl World {
         message.sequence = self.sequence;
         message.to = number(to);
         let path = self.paths.entry((side.index(), to)).or_default();
-        path.push_back(Arriving::Control(message));
+        path[0].push_back(Arriving::Control(message));
     }
 
-    /// The next thing on a path arrives; `lost`: unless it is a control frame, which gets lost;
+    /// The next thing in a CPU's queue arrives; `lost`: unless it is a control frame, which gets lost;
     /// `twice`: a control frame arrives twice, under a new number as a repeated one has.
-    pub fn arrive(&mut self, side: Side, to: usize, lost: bool, twice: bool) -> Checked {
+    pub fn arrive(
+        &mut self,
+        side: Side,
+        to: usize,
+        cpu: usize,
+        (lost, twice): (bool, bool),
+    ) -> Checked {
         let path = self.paths.entry((side.index(), to)).or_default();
-        match path.pop_front() {
+        match path[cpu].pop_front() {
+            Some(Arriving::Flush(flush)) => self.flush(to, side, flush),
             Some(Arriving::Packet(frame)) => {
                 let passed = self.instances[to].ingress(side, &frame);
                 return match passed {
@@ -189,7 +200,17 @@ impl World {
                     let now = self.now;
                     self.instances[at].handle(Input::Connected(peer), now);
                 }
-                Action::Flush { side, .. } => self.flushes[at].push_back((side, flush)),
+                Action::Flush { side, .. } => {
+                    self.flushes.insert((at, flush), 2);
+                    let path = self.paths.entry((side.index(), at)).or_default();
+                    for queue in path {
+                        queue.push_back(Arriving::Flush(flush));
+                    }
+                    if self.fault == Fault::FlushEarly {
+                        self.flushes.insert((at, flush), 1);
+                        self.flush(at, side, flush);
+                    }
+                }
                 Action::Tell(line) => self.lines[at].push_back(line.to_json().to_string()),
                 Action::Strays { .. } | Action::Step { .. } => {}
                 Action::Survey { .. } | Action::Disown(_) => unreachable!("done inside"),
@@ -202,16 +223,19 @@ impl World {
         self.act(at);
     }
 
-    /// A flush comes through: all that was captured before it on its side has been read.
-    pub fn flush(&mut self, at: usize) {
-        let Some((side, flush)) = self.flushes[at].pop_front() else {
+    /// A flush frame comes through: all that this CPU captured before it is read before it.
+    fn flush(&mut self, at: usize, side: Side, flush: u64) {
+        self.instances[at].read(side, usize::MAX, self.now);
+        self.act(at);
+        let Some(left) = self.flushes.get_mut(&(at, flush)) else {
             return;
         };
-        if self.fault != Fault::FlushEarly {
-            self.instances[at].read(side, usize::MAX, self.now);
+        *left -= 1;
+        if *left == 0 {
+            self.flushes.remove(&(at, flush));
+            self.instances[at].flushed(flush, false, self.now);
+            self.act(at);
         }
-        self.instances[at].flushed(flush, false, self.now);
-        self.act(at);
     }
 
     pub fn write(&mut self, at: usize, count: usize) {
@@ -314,14 +338,15 @@ impl World {
         for _ in 0..10_000 {
             for at in [SOURCE, DESTINATION] {
                 for side in Side::ALL {
-                    self.arrive(side, at, false, false)?;
+                    for cpu in [0, 1] {
+                        self.arrive(side, at, cpu, (false, false))?;
+                    }
                     self.read(at, side, usize::MAX);
                     self.write(at, usize::MAX);
                     while !self.instances[at].programs.backlog[side.index()].is_empty() {
                         self.second_pass(at, side)?;
                     }
                 }
-                self.flush(at);
                 self.pump(at);
                 self.stream(at);
                 self.answer(at);
@@ -336,10 +361,9 @@ impl World {
     }
 
     fn is_dry(&self) -> bool {
-        self.paths.values().all(VecDeque::is_empty)
+        self.paths.values().flatten().all(VecDeque::is_empty)
             && self.streams.iter().all(VecDeque::is_empty)
             && self.records.iter().all(VecDeque::is_empty)
-            && self.flushes.iter().all(VecDeque::is_empty)
             && self.lines.iter().all(VecDeque::is_empty)
             && self.reports.is_empty()
             && self.instances.iter().all(Instance::is_quiet)
