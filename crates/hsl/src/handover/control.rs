@@ -235,18 +235,10 @@ impl Handovers {
     }
 
     fn on_freeze(&mut self, endpoint: &mut Endpoint, id: HoldId, asked: Asked, now: u64) {
-        let regaining = self.phase(id) == Some(Phase::Regaining);
-        let forward = regaining && self.parts.get(&id).is_some_and(|part| part.state.is_some());
-        let done = match forward {
-            true => self.fire(endpoint, id, Event::Forward, now),
-            false => match self.freeze(endpoint, id, now) {
-                Ok(done) => done,
-                Err(why) => return self.refuse(id, asked, Reason::CaptureFailed, &why),
-            },
-        };
-        match done {
-            true => self.acknowledge(id, asked, Flags::NONE, None),
-            false => self.refuse_state(id, asked),
+        match self.freeze(endpoint, id, now) {
+            Ok(true) => self.acknowledge(id, asked, Flags::NONE, None),
+            Ok(false) => self.refuse_state(id, asked),
+            Err(why) => self.refuse(id, asked, Reason::CaptureFailed, &why),
         }
     }
 

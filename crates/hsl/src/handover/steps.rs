@@ -43,7 +43,7 @@ impl Handovers {
         match row.duty {
             Duty::None => {}
             Duty::Answer => self.answer(endpoint, id),
-            Duty::Stray => self.stray(endpoint, id, event),
+            Duty::Stray => self.stray(id),
             Duty::Export => self.export(endpoint, id, now),
             Duty::EndState => self.end_state(endpoint, id),
             Duty::Forget => self.tell_end(id, None),
@@ -87,20 +87,11 @@ impl Handovers {
         });
     }
 
-    /// A source is frozen, or goes forward again.
-    fn stray(&mut self, endpoint: &mut Endpoint, id: HoldId, event: Event) {
+    /// A source is frozen.
+    fn stray(&mut self, id: HoldId) {
         let Some(part) = self.parts.get_mut(&id) else {
             return;
         };
-        if event == Event::Forward {
-            part.called_off = false;
-            part.error = None;
-            part.repeats.clear();
-            part.rounds = Default::default();
-            // Without the hold there is nothing to turn, and `Ended` has come.
-            let _ = endpoint.turn(id, HoldRole::Stray);
-            return;
-        }
         part.draining = part.terms.sides.clone();
         let (sides, accounted) = (part.draining.clone(), part.accounted.clone());
         self.tell(Tell::Drain { handover: id });

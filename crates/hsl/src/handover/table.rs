@@ -134,8 +134,6 @@ pub enum Event {
     Handback,
     /// The destination has agreed to give back.
     Returned,
-    /// The destination had imported already: forward again.
-    Forward,
     /// All that was held has been thrown away (a new epoch).
     Lost,
 }
@@ -237,7 +235,6 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Closing, Ended, Over, Answer),
     row(Regaining, Handback, Regaining, Duty::None),
     row(Regaining, Returned, Resuming, Thaw),
-    row(Regaining, Forward, Phase::Exported, Stray),
     row(Regaining, Ended, Released, Report),
     row(Resuming, Handback, Resuming, Duty::None),
     row(Resuming, Returned, Resuming, Duty::None),

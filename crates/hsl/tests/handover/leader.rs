@@ -19,7 +19,9 @@ pub enum Step {
     Turned,
     /// Called off before the turn.
     Cancelling,
-    /// The source has been told to take the flows back, the destination not yet.
+    /// The destination has been asked to give back.
+    Promising,
+    /// It has promised: the source is fenced for good, and then told to take the flows back.
     Regaining,
     /// The entries are back.
     Back,
@@ -123,7 +125,7 @@ impl Leader {
     /// Who takes the flows, and who gives them.
     fn taker(&self) -> (usize, usize) {
         match self.step {
-            Step::Back | Step::Regaining => (SOURCE, DESTINATION),
+            Step::Back => (SOURCE, DESTINATION),
             _ => (DESTINATION, SOURCE),
         }
     }
@@ -135,25 +137,31 @@ impl Leader {
             (Command::Ack, Some(Command::Prepare)) => self.prepared[from] = true,
             (Command::Ack, Some(Command::Freeze)) => {
                 self.frozen = true;
-                if self.step == Step::Regaining {
-                    self.step = Step::Turned; // forward again
-                }
             }
             (Command::Ack, Some(Command::Commit)) => {
                 self.committed = true;
                 world.command(DESTINATION, Side::Upstream, message(Command::Commit));
             }
-            (Command::Ack, Some(Command::Abort)) if self.step != Step::Regaining => {}
-            (Command::Ack, Some(Command::Abort)) if from == SOURCE => {
-                self.abort(world, DESTINATION, true);
+            (Command::Ack, Some(Command::Abort))
+                if from == DESTINATION && self.step == Step::Promising =>
+            {
+                self.step = Step::Regaining;
+                self.freeze(world);
             }
-            (Command::Ack, Some(Command::Abort)) => {
+            (Command::Ack, Some(Command::Abort))
+                if from == SOURCE && self.step == Step::Regaining =>
+            {
                 world.turn(SOURCE);
                 self.step = Step::Back;
                 self.turned_at = world.now;
             }
             (Command::Ack, Some(Command::Release)) if from == giver => self.strays_ended = true,
-            (Command::Nack, Some(Command::Abort)) if from == DESTINATION => self.freeze(world),
+            (Command::Nack, Some(Command::Abort))
+                if from == DESTINATION && self.step == Step::Promising =>
+            {
+                self.step = Step::Turned; // it has imported: forward
+                self.wants_abort = false;
+            }
             (Command::Seen, _) if from == taker => {
                 let side = heard.side().map(to_side).expect("required");
                 let round = heard.round().expect("required");
@@ -221,16 +229,25 @@ impl Leader {
                 if !self.frozen {
                     self.freeze(world);
                 }
-                let fenced = self.fenced.len() == self.sides().len();
-                if self.wants_abort && !self.imported && fenced {
-                    self.step = Step::Regaining;
-                    self.abort(world, SOURCE, true);
+                if self.wants_abort && !self.imported {
+                    self.step = Step::Promising;
                 }
             }
-            Step::Regaining => self.abort(world, SOURCE, true),
             _ => {}
         }
-        if matches!(self.step, Step::Turned | Step::Back) && world.now > self.turned_at {
+        match self.step {
+            Step::Promising => self.abort(world, DESTINATION, true),
+            Step::Regaining if self.fenced.len() == self.sides().len() => {
+                self.abort(world, SOURCE, true);
+            }
+            Step::Regaining => self.freeze(world),
+            _ => {}
+        }
+        let turned = matches!(
+            self.step,
+            Step::Turned | Step::Promising | Step::Regaining | Step::Back
+        );
+        if turned && world.now > self.turned_at {
             let (_, giver) = self.taker();
             for side in self.sides() {
                 self.marker(world, giver, *side, FINAL);
