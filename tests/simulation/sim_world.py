@@ -425,7 +425,7 @@ class World:
     def _bound(self) -> int:
         scenario = self.scenario
         if scenario.fault == "none" and not scenario.loss and not scenario.lateness:
-            return 60 * MS + scenario.stale + scenario.settings.settling_ms * MS
+            return 60 * MS + scenario.stale
         return PATIENCE
 
     def _check_places(self, flow: Flow, spared: bool) -> Iterator[str]:
