@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from random import Random
 
@@ -12,10 +13,11 @@ from sim_controller import Controller
 from sim_function import Function
 from sim_ledger import HIGHER_PORT, SIDES, Flow, Ledger
 from sim_network import Port, Switch
-from sim_plants import strategy_for
+from sim_plants import Plant
 from sim_scenario import DESTINATION, HARMLESS, Scenario
 from sim_stream import Stream
 
+from flowferry.controller.strategies import base
 from flowferry.controller.strategies.base import (
     AbortRequested,
     Event,
@@ -23,13 +25,25 @@ from flowferry.controller.strategies.base import (
     HandoverState,
     Part,
     Plan,
-    Report,
     SwitchGone,
     TurnAccepted,
     TurnedBack,
     TurnRefused,
 )
-from flowferry.wire import KeyRing, Masked, Match, Peer, Sealer, Side
+from flowferry.controller.strategies.direct_table import Transition
+from flowferry.wire import (
+    Command,
+    Flags,
+    KeyRing,
+    Masked,
+    Match,
+    Message,
+    Peer,
+    Reason,
+    Report,
+    Sealer,
+    Side,
+)
 
 BEGIN = S + 20 * MS
 """When the handover begins."""
@@ -66,23 +80,27 @@ class World:
             for other in self.agents.values():
                 if one is not other:
                     one.streams[other.address] = Stream(clock, one, other)
-        self.controller = Controller(clock, keys, self, strategy_for(scenario.plant))
+        plant = scenario.plant or Plant()
+        #: The rows of the strategy's table that were taken.
+        self.rows: set[str] = set()
+        hook = self._on_row
+        self.controller = Controller(clock, keys, self, plant.strategy(hook))
         self.controller.on_finished = self.on_finished
         self.plans = [self._plan(1, back=False)]
         self.ended: list[tuple[Plan, Finished]] = []
-        self.reports: list[Report] = []
+        self.reports: list[base.Report] = []
         #: What each switch should have, whether or not it is there to be told.
         self._wanted: dict[Side, dict[int, int]] = {side: {} for side in SIDES}
         for side in SIDES:
             for part in self.plans[0].parts:
                 self.switches[side].entries[part.number] = part.source
-        if scenario.plant == "hasty_records":
-            for agent in self.agents.values():
-                for stream in agent.streams.values():
-                    stream.hasty = True
-        if scenario.plant == "no_flush":
-            for agent in self.agents.values():
-                agent.hasty = True
+        for agent in self.agents.values():
+            agent.hasty = plant.hasty_flushes
+            for stream in agent.streams.values():
+                stream.hasty = plant.hasty_records
+
+    def _on_row(self, row: Transition) -> None:
+        self.rows.add(row.name)
 
     def _flows(self) -> Iterator[Flow]:
         index = 0
@@ -209,8 +227,6 @@ class World:
 
     def _forge(self) -> None:
         """A stranger's frame, with everything right but the key."""
-        from flowferry.wire import Command, Flags, Message, Reason, Report
-
         number = self.random.choice((*self.sources, DESTINATION))
         message = self.random.choice(
             (
@@ -219,8 +235,6 @@ class World:
                 Message(command=Command.MARKER, side=Side.UPSTREAM, round=0xFFFFFFFF),
             )
         )
-        from dataclasses import replace
-
         handover = 1 << 8 | self.random.choice(self.sources)
         message = replace(message, to=number, handover=handover)
         frame, _ = self._stranger.seal(message, destination=bytes(6), source=bytes(6))
@@ -453,13 +467,38 @@ def _is_within(places: list[int], way: list[int]) -> bool:
     return all(place in rest for place in places)
 
 
-def simulate(scenario: Scenario, trace: Callable[[int, str], None] | None = None) -> list[str]:
-    """Run it; what was wrong."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has shown."""
+
+    seed: int
+    fault: str
+    #: Nothing, if all is well.
+    wrong: tuple[str, ...]
+    #: Rows of the strategy's table that were taken.
+    rows: frozenset[str]
+    #: How the handovers ended.
+    ends: tuple[str, ...]
+
+
+def simulate(scenario: Scenario, trace: Callable[[int, str], None] | None = None) -> Outcome:
+    """Run a scenario."""
     world = World(scenario)
     if trace is not None:
         world.clock.trace = []
-    wrong = world.run()
+    wrong = tuple(world.run())
     for time, text in world.clock.trace or ():
         assert trace is not None
         trace(time, text)
-    return wrong
+    ends = tuple(str(end.state) for _, end in world.ended)
+    return Outcome(scenario.seed, scenario.fault, wrong, frozenset(world.rows), ends)
+
+
+def simulate_seed(seed: int) -> Outcome:
+    """Run the scenario of a seed; an exception is an outcome, too."""
+    scenario = Scenario.draw(seed)
+    try:
+        return simulate(scenario)
+    except Exception as error:
+        wrong = (f"{type(error).__name__}: {error}",)
+        return Outcome(seed, scenario.fault, wrong, frozenset(), ())
