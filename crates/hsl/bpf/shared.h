@@ -79,7 +79,7 @@ struct ff_flow_mode {
 /* Written by the programs alone. */
 struct ff_count {
 	__s64 outstanding;    /* +1 at capture, -1 at the second pass */
-	__u64 released_ns;    /* last second pass */
+	__u64 released_ns;    /* last second pass; exact once nothing is outstanding */
 	__u32 cpu;            /* of the last second pass */
 	__u32 hash;           /* skb->hash as captured last */
 	__u32 mark;           /* skb->mark as captured last */

@@ -152,7 +152,7 @@ pub struct Agent {
     misplaced: u64,
     took_over: Option<u64>,
     stopping: Option<bool>,
-    stalled_at: u64,
+    stalled_ns: u64,
     inspected_ns: u64,
     /// Device and inode of the network namespace's name.
     namespace: Option<(u64, u64)>,
@@ -310,7 +310,7 @@ impl Agent {
             misplaced: 0,
             took_over: None,
             stopping: None,
-            stalled_at: 0,
+            stalled_ns: 0,
             inspected_ns: started_ns,
             namespace: identity(&config),
             home: sched_getaffinity(Pid::from_raw(0))

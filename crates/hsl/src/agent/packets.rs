@@ -23,6 +23,8 @@ const WRITE_BATCH: usize = 128;
 const BURST: u64 = 256;
 /// Frames that wait for longer than this have gone.
 const BURST_NS: u64 = 5_000_000;
+/// How often a reader that is to stall does.
+const STALL_EVERY_NS: u64 = 500_000_000;
 /// How long to wait for room.
 const NAP: Duration = Duration::from_micros(20);
 
@@ -55,16 +57,17 @@ impl Agent {
             }
         }
         self.buffer = buffer;
-        self.stall();
+        if self.busy {
+            self.stall(time);
+        }
         result
     }
 
-    /// For tests: fall asleep now and then, as a starved process would.
-    fn stall(&mut self) {
-        let captured: u64 = self.captured.iter().sum();
-        if self.config.stall_ms > 0 && captured >= self.stalled_at + 100_000 {
-            self.stalled_at = captured;
-            std::thread::sleep(std::time::Duration::from_millis(self.config.stall_ms));
+    /// For tests: fall asleep now and then while packets come, as a starved process would.
+    fn stall(&mut self, time: u64) {
+        if self.config.stall_ms > 0 && time >= self.stalled_ns + STALL_EVERY_NS {
+            self.stalled_ns = time;
+            std::thread::sleep(Duration::from_millis(self.config.stall_ms));
         }
     }
 

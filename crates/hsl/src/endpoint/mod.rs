@@ -70,6 +70,17 @@ impl FlowSide {
 /// Called before each transition takes effect; failpoints hang here.
 pub type Hook = Box<dyn FnMut(&Transition) + Send>;
 
+/// How often each transition was made, by state and event.
+type Tally = [[u64; Event::COUNT]; State::COUNT];
+
+/// A transition is about to take effect.
+fn note(hook: &mut Option<Hook>, tally: &mut Tally, row: &Transition) {
+    if let Some(hook) = hook {
+        hook(row);
+    }
+    tally[row.from as usize][row.event as usize] += 1;
+}
+
 /// See the module's head.
 pub struct Endpoint {
     holds: BTreeMap<HoldId, Hold>,
@@ -91,8 +102,7 @@ pub struct Endpoint {
     aliased: HashMap<Key, Key>,
     actions: Vec<Action>,
     hook: Option<Hook>,
-    /// How often each transition was made, by state and event.
-    tally: [[u64; Event::COUNT]; State::COUNT],
+    tally: Tally,
 }
 
 impl Endpoint {
@@ -126,13 +136,6 @@ impl Endpoint {
         table::TRANSITIONS
             .iter()
             .map(|row| (row, self.tally[row.from as usize][row.event as usize]))
-    }
-
-    pub(super) fn note(&mut self, row: &Transition) {
-        if let Some(hook) = &mut self.hook {
-            hook(row);
-        }
-        self.tally[row.from as usize][row.event as usize] += 1;
     }
 
     /// What the shell has to do now; empties the list.
@@ -332,7 +335,7 @@ impl Endpoint {
             event,
         };
         let row = table::transition(state, event).ok_or_else(illegal)?;
-        self.note(row);
+        note(&mut self.hook, &mut self.tally, row);
         let flow = self.insert(key, row.from);
         flow.state = row.to;
         if event == Event::Release && flow.queue.lengths().0 > 0 && !flow.guarded {

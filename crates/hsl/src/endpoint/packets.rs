@@ -1,8 +1,8 @@
 //! Packets: where an arriving one goes, and which one goes next.
 
 use super::{
-    Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, State, Stray,
-    table,
+    Disposition, Duty, Endpoint, Event, Figures, FlowSide, HoldId, HoldState, Part, Queue, State,
+    Stray, note, table,
 };
 use crate::key::{Key, Parsed};
 
@@ -12,16 +12,7 @@ const TURN: usize = 1024;
 impl Endpoint {
     /// A packet captured on its key's side. `frame` is what will be written again.
     pub fn on_frame(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
-        let key = packet.key;
-        self.enter(packet);
-        let disposition = self.arrive(key, Event::Frame, Part::Captured, frame);
-        if let Some(hold) = self
-            .flows
-            .get(&key)
-            .and_then(|flow| self.holds.get_mut(&flow.hold))
-        {
-            hold.figures.captured_packets += 1;
-        }
+        let disposition = self.arrive(packet, Event::Frame, Part::Captured, frame);
         if self.budget.half_full() {
             self.relieve(now);
         }
@@ -30,16 +21,7 @@ impl Endpoint {
 
     /// A packet that strayed at another instance and followed the flow here.
     pub fn on_follower(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
-        let key = packet.key;
-        self.enter(packet);
-        let disposition = self.arrive(key, Event::Follow, Part::Stray, frame);
-        if let Some(hold) = self
-            .flows
-            .get(&key)
-            .and_then(|flow| self.holds.get_mut(&flow.hold))
-        {
-            hold.figures.followed_packets += 1;
-        }
+        let disposition = self.arrive(packet, Event::Follow, Part::Stray, frame);
         if self.budget.half_full() {
             self.relieve(now);
         }
@@ -50,10 +32,6 @@ impl Endpoint {
     /// letting go, since its packet was captured just before.
     fn enter(&mut self, packet: &Parsed) {
         let key = packet.key;
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.swapped = packet.swapped;
-            return;
-        }
         let owner = |state| {
             self.holds
                 .values()
@@ -103,67 +81,60 @@ impl Endpoint {
         }
     }
 
-    fn arrive(&mut self, key: Key, event: Event, part: Part, frame: &[u8]) -> Disposition {
-        let row =
-            table::transition(self.state(&key), event).expect("packets may arrive in any state");
-        self.note(row);
-        let flow = self.insert(key, row.from);
+    /// One look at the flow and one at its hold: this is what a captured packet costs here.
+    fn arrive(&mut self, packet: &Parsed, event: Event, part: Part, frame: &[u8]) -> Disposition {
+        let key = packet.key;
+        let flow = match self.flows.get_mut(&key) {
+            Some(flow) => flow,
+            None => {
+                self.enter(packet);
+                self.flows.get_mut(&key).expect("it has entered")
+            }
+        };
+        flow.swapped = packet.swapped;
+        let row = table::transition(flow.state, event).expect("packets may arrive in any state");
+        note(&mut self.hook, &mut self.tally, row);
         flow.state = row.to;
-        let (id, waiting) = (flow.hold, !flow.queue.is_empty());
-        let kept = match row.duty {
+        let id = flow.hold;
+        let figures = self.holds.get_mut(&id).map(|hold| &mut hold.figures);
+        let mut nobodys = Figures::default();
+        let figures = figures.unwrap_or(&mut nobodys);
+        match part {
+            Part::Captured => figures.captured_packets += 1,
+            Part::Stray => figures.followed_packets += 1,
+        }
+        match row.duty {
             Duty::SendOn => {
-                let kept = self.budget.take(frame);
-                if let Some(hold) = self.holds.get_mut(&id) {
-                    let figures = &mut hold.figures;
-                    let count = if kept {
-                        &mut figures.stray_packets
-                    } else {
-                        &mut figures.lost_packets
-                    };
-                    *count += 1;
-                }
-                if !kept {
+                if !self.budget.take(frame) {
+                    figures.lost_packets += 1;
                     return Disposition::Lost;
                 }
+                figures.stray_packets += 1;
                 self.queue_stray(Stray {
                     hold: id,
                     key,
                     part,
                     frame: frame.into(),
                 });
-                return Disposition::SendOn;
+                Disposition::SendOn
             }
-            Duty::WriteOut if !waiting && (id == 0 || part == Part::Stray) => {
-                if let Some(hold) = self.holds.get_mut(&id) {
-                    hold.figures.released_packets += 1;
-                }
-                return Disposition::Write;
+            Duty::WriteOut if flow.queue.is_empty() && (id == 0 || part == Part::Stray) => {
+                figures.released_packets += 1;
+                Disposition::Write
             }
-            _ => {
-                let flow = self.flows.get_mut(&key).expect("inserted above");
+            duty => {
                 let before = flow.queue.bytes();
-                let kept = flow.queue.push(part, frame, &mut self.budget);
-                if kept && row.duty == Duty::WriteOut && !flow.listed {
+                if !flow.queue.push(part, frame, &mut self.budget) {
+                    figures.lost_packets += 1;
+                    return Disposition::Lost;
+                }
+                if duty == Duty::WriteOut && !flow.listed {
                     flow.listed = true;
                     self.ready.push_front(key);
                 }
-                kept.then(|| flow.queue.bytes() - before)
-            }
-        };
-        let hold = self.holds.get_mut(&id);
-        match (kept, hold) {
-            (Some(bytes), Some(hold)) => {
-                hold.figures.kept_bytes += bytes;
-                let peak = &mut hold.figures.captured_bytes_peak;
-                *peak = (*peak).max(hold.figures.kept_bytes);
+                figures.kept_bytes += flow.queue.bytes() - before;
+                figures.captured_bytes_peak = figures.captured_bytes_peak.max(figures.kept_bytes);
                 Disposition::Kept
-            }
-            (Some(_), None) => Disposition::Kept,
-            (None, hold) => {
-                if let Some(hold) = hold {
-                    hold.figures.lost_packets += 1;
-                }
-                Disposition::Lost
             }
         }
     }
