@@ -441,6 +441,14 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 		port->outcome = FF_DISCARDED;
 		return TC_ACT_SHOT;
 	}
+	if (write == FF_WRITE_ADOPT) {
+		count = count_of(&p.key);
+		if (count)
+			__sync_fetch_and_add(&count->outstanding, port->amount);
+		else
+			port->outcome = FF_DISCARDED;
+		return TC_ACT_SHOT;
+	}
 	if (write == FF_WRITE_FORGET || write == FF_WRITE_LOSE) {
 		count = bpf_map_lookup_elem(&ff_counts, &p.key);
 		if (count) {
@@ -460,12 +468,8 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 	}
 	if (count->hash)
 		bpf_set_hash(skb, count->hash);
-	if (write == FF_WRITE_STRAY)
-		__sync_fetch_and_add(&count->outstanding, 1);
 	skb->mark = ctl->mark_released;
 	if (bpf_clone_redirect(skb, port->outer, BPF_F_INGRESS)) {
-		if (write == FF_WRITE_STRAY)
-			__sync_fetch_and_add(&count->outstanding, -1);
 		port->outcome = FF_REFUSED;
 		COUNT(refused);
 	}

@@ -229,8 +229,15 @@ fn read_keys(config: &Config) -> Result<Option<KeyRing>, AgentError> {
     let mut ring: Option<KeyRing> = None;
     for file in &config.keys {
         let path = file.file.display();
-        let text = fs::read_to_string(&file.file)
-            .map_err(system(format!("cannot read the key {path}")))?;
+        let unreadable = || system(format!("cannot read the key {path}"));
+        let mode = fs::metadata(&file.file).map_err(unreadable())?.mode();
+        if mode & 0o077 != 0 {
+            return Err(AgentError::Config(format!(
+                "others may use the key {path} (mode {:o}); `chmod 600 {path}`",
+                mode & 0o777
+            )));
+        }
+        let text = fs::read_to_string(&file.file).map_err(unreadable())?;
         let digits = text.trim();
         let bytes = (0..digits.len())
             .step_by(2)

@@ -57,7 +57,6 @@ impl Endpoint {
             queue: Queue::default(),
             listed: false,
             swapped: false,
-            guarded: false,
         })
     }
 
@@ -141,7 +140,7 @@ impl Endpoint {
 
     /// Whether something waits to be written.
     pub fn has_writes(&self) -> bool {
-        !self.ready.is_empty() || self.unguard.is_some()
+        !self.ready.is_empty()
     }
 
     /// The flow whose packet is written next.
@@ -149,17 +148,13 @@ impl Endpoint {
         self.ready.front()
     }
 
-    /// Take the next packet to be written to the function, and its flow. The one before must have
-    /// been written by now.
+    /// Take the next packet to be written to the function, and its flow.
     ///
     /// One flow after another, and one that was written out before first: the sooner nothing of a
     /// flow is outstanding, the sooner the kernel lets it pass and stops capturing it. If all took
     /// turns by the packet, and came faster than packets can be captured, none would ever be free.
     /// After [`TURN`] packets the next flow has its turn, whatever is left.
-    pub fn next_write(&mut self) -> Option<(Key, Part, Box<[u8]>)> {
-        if let Some(key) = self.unguard.take() {
-            self.unguard_if_written(&key);
-        }
+    pub fn next_write(&mut self) -> Option<(Key, Box<[u8]>)> {
         while let Some(key) = self.ready.front().copied() {
             let flow = self.flows.get_mut(&key).expect("listed flows exist");
             let before = flow.queue.bytes();
@@ -181,32 +176,17 @@ impl Endpoint {
             if flow.state != State::Releasing {
                 continue;
             }
-            if flow.guarded {
-                self.unguard = Some(key);
-            }
             let id = flow.hold;
-            let Some((part, frame)) = taken else {
+            let Some((_, frame)) = taken else {
                 continue;
             };
             if let Some(hold) = self.holds.get_mut(&id) {
                 hold.figures.kept_bytes -= freed;
                 hold.figures.released_packets += 1;
             }
-            return Some((key, part, frame));
+            return Some((key, frame));
         }
         None
-    }
-
-    /// With its strays written, the flow is counted by the programs again.
-    pub(super) fn unguard_if_written(&mut self, key: &Key) {
-        let Some(flow) = self.flows.get_mut(key) else {
-            return;
-        };
-        if flow.guarded && flow.queue.lengths().0 == 0 {
-            flow.guarded = false;
-            let id = flow.hold;
-            self.lift(key, id);
-        }
     }
 
     /// Take the next packet to be sent on.
