@@ -26,10 +26,12 @@ from flowferry.testbed import Chain
 
 Build = Callable[..., Chain]
 
-#: Of the rate that the path carries without captures.
-LOAD = 0.8
-#: How often a rate may turn out not to be carried for as long as a run lasts.
-TRIES = 6
+#: Of the rate that the path carries without captures. The first is what is asked for. Where every
+#: CPU also sends, receives and records, captures may take the CPU time that the path itself needs:
+#: a receive queue then overflows (the kernel counts that), in front of us or behind. So a lower
+#: load follows where packets are missing, after all of them have been accounted for; order and
+#: number of copies have to be right at any load.
+LOADS = (0.8, 0.6, 0.45, 0.3, 0.2)
 FILTER = "udp and dst host 10.0.0.2"
 
 
@@ -158,29 +160,31 @@ def carries(
 
 
 def prove(chain: Chain, folder: Path, *, flows: int, steering: bool, times: list[float]) -> Trial:
-    """A run with captures in which nothing at all is lost.
+    """A run with captures in which nothing at all is lost, at the highest load that allows it.
 
-    A run that lost packets is followed by one as long and as fast without captures: if that loses
-    some, too, the rate was more than the path carries, and a lower one is tried; if it does not,
-    captures are to blame.
+    A run that lost packets is followed by one as long and as fast without captures, which tells
+    whom to blame: if that loses some, too, the path never carried the rate for so long.
     """
     cpu = sender_cpu(steering)
     with attached(chain) as client:
-        rate = LOAD * carried(chain, flows, steering, folder / "scratch.pcap")
-        for _ in range(TRIES):
-            began = time.monotonic()
-            trial = attempt(
-                chain, client, folder / "far.pcap", flows=flows, rate=rate, cpu=cpu, times=times
-            )
-            seconds = time.monotonic() - began
-            print(f"{flows} flows: {trial}")
-            if not trial.verdict.lost and not trial.cycles.outpaced:
-                return trial
-            scratch = folder / "scratch.pcap"
-            clean = carries(chain, scratch, flows=flows, rate=rate, cpu=cpu, seconds=seconds)
-            assert not clean, trial
-            rate *= 0.9
-    raise AssertionError(f"the path carries no rate for so long: {trial}")
+        most = carried(chain, flows, steering, folder / "scratch.pcap")
+        for load in LOADS:
+            rate, clean = load * most, False
+            while not clean:
+                began = time.monotonic()
+                trial = attempt(
+                    chain, client, folder / "far.pcap", flows=flows, rate=rate, cpu=cpu, times=times
+                )
+                seconds = time.monotonic() - began
+                print(f"{load} of {most:.0f} packets/s on {flows} flows: {trial}")
+                if not trial.verdict.lost and not trial.cycles.outpaced:
+                    return trial
+                scratch = folder / "scratch.pcap"
+                clean = carries(chain, scratch, flows=flows, rate=rate, cpu=cpu, seconds=seconds)
+                if not clean:
+                    most, rate = 0.85 * most, 0.85 * rate
+                    assert rate > 5_000, "this machine carries no traffic worth the name"
+    raise AssertionError(f"no load lets everything through: {trial}")
 
 
 FAST = [
