@@ -1,5 +1,6 @@
 """The other end of an agent's stream of strays (crates/hsl/src/agent/strays.rs), for tests."""
 
+import contextlib
 import secrets
 import socket
 import struct
@@ -49,6 +50,7 @@ class Taker:
 
     def _take(self, stream: socket.socket) -> None:
         number = secrets.randbits(64)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as agents do
         stream.sendall(GREETING.pack(VERSION, OWN, number))
         with stream, stream.makefile("rb") as records:
             (length,) = struct.unpack("!H", records.read(2))
@@ -78,6 +80,7 @@ class Follower:
         ]
         self._addresses = [socket.inet_aton(chain.hosts[name].ip4) for name in ("h1", "h2")]
         self.sent = 0
+        self._answers = b""
         self._stream = namespace.call(
             chain.namespaces["nf"], lambda: socket.create_connection(("127.0.0.1", port))
         )
@@ -92,6 +95,15 @@ class Follower:
         """Send numbered datagrams of a flow, upstream, all at once."""
         self._stream.sendall(b"".join(self._record(flow, number) for number in numbers))
         self.sent += len(numbers)
+
+    def acknowledged(self) -> int:
+        """How many of them the agent has taken, by its own word."""
+        self._stream.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while answer := self._stream.recv(4096):
+                self._answers += answer
+        whole = len(self._answers) // 8 * 8
+        return int.from_bytes(self._answers[whole - 8 : whole]) if whole else 0
 
     def _record(self, flow: int, number: int) -> bytes:
         payload = NUMBER.pack(flow, number)

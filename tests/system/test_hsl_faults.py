@@ -1,4 +1,4 @@
-"""Faults of the handover layer end as DESIGN.md §8 says, the loss counted to the packet."""
+"""Faults of the handover layer end as docs/design.md §7 says, the loss counted to the packet."""
 
 import contextlib
 import subprocess

@@ -213,21 +213,21 @@ class Drive:
         """Datagrams of a flow that arrived at h2."""
         return len(self.traffic.arrivals.numbers.get(flow, []))
 
-    def check(self, lost: int, *, followers: bool = True) -> None:
+    def check(self, lost: int, *, killed: bool = False) -> None:
         """Everything sent has arrived, gone on, or is counted; in order and once.
 
-        Without `followers`, packets that followed from elsewhere are left out: of those that an
-        agent had only in its memory when it was killed, nobody here knows.
+        What followed from elsewhere was a killed agent's to lose if it had acknowledged it.
         """
         arrivals = self.traffic.arrivals
 
         def number_in(numbers: dict[int, list[int]]) -> int:
-            return sum(len(n) for flow, n in numbers.items() if followers or flow != FOLLOWING)
+            return sum(len(n) for n in numbers.values())
 
         def accounted() -> int:
             return number_in(arrivals.numbers) + number_in(self.taker.numbers) + lost
 
-        sent = self.traffic.sent + (self.followed if followers else 0)
+        followed = self.follower.acknowledged() if killed else self.followed
+        sent = self.traffic.sent + followed
         until(
             lambda: accounted() >= sent,
             lambda: (
@@ -237,9 +237,9 @@ class Drive:
             timeout=3,
         )
         self.traffic._drain()
-        # A dead agent may not have heard that its last strays were taken: lost is then said of more
-        # than was lost, never of less.
-        unheard = 0 if followers else number_in(self.taker.numbers)
+        # A dead agent may not have heard that its last strays were taken, nor have said that it had
+        # taken some: lost is then said of more than was lost, never of less.
+        unheard = number_in(self.taker.numbers) + self.followed - followed if killed else 0
         assert sent <= accounted() <= sent + unheard
         assert arrivals.disorder() == []
         for flow, numbers in self.taker.numbers.items():
@@ -276,7 +276,7 @@ def test_killed_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) 
             drive.traffic.send(20)
             counters = client.status()["counters"].values()
             lost = sum(side["lost"] + side["overflowed"] for side in counters)
-            drive.check(lost, followers=False)
+            drive.check(lost, killed=True)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Markers and steering: a confirmed marker is behind every packet sent before it.
 
 Steering puts packets into the queues of several CPUs before the programs see them, so a marker can
-be handled while older packets wait elsewhere (DESIGN.md §4). The agent therefore flushes every
+be handled while older packets wait elsewhere (docs/design.md §5). The agent therefore flushes every
 CPU's queue after a marker has come in. The proof counts only because it fails without the flush.
 """
 

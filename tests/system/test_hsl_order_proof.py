@@ -76,7 +76,7 @@ def test_drops_doubles_and_swaps_on_the_way_are_counted_exactly(
 def test_a_packet_socket_in_front_of_the_kernel_shim_is_found_out(
     netns_chain: Build, tmp_path: Path
 ) -> None:
-    """It taps before the shim and sees a captured packet twice (DESIGN.md §4)."""
+    """It taps before the shim and sees a captured packet twice (docs/hsl.md)."""
     chain = netns_chain(function="forwarder-direct", steering=True, static_neighbours=True)
     config = Config(
         instance=Instance("nf", 1),

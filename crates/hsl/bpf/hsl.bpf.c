@@ -26,6 +26,8 @@
 
 #include "parse.h"
 
+#define FF_TIMED 64 /* a flow's last releases, see time_release() */
+
 const volatile __u8 ff_side = 0;
 
 struct {
@@ -172,9 +174,11 @@ static __always_inline int deliver(struct ff_port *port)
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline int stale(struct ff_control *ctl, __u64 now)
+/* The coarse clock will do: it lags at most one tick, and the time-out is hundreds of them. */
+static __always_inline int stale(struct ff_control *ctl)
 {
-	return ctl->tripped || (__s64)(now - ctl->heartbeat_ns) > (__s64)ctl->timeout_ns;
+	return ctl->tripped ||
+	       (__s64)(bpf_ktime_get_coarse_ns() - ctl->heartbeat_ns) > (__s64)ctl->timeout_ns;
 }
 
 /* Served here already: packets of it have gone on to the function, on either side. */
@@ -266,12 +270,12 @@ static __always_inline __s64 frames(struct __sk_buff *skb, struct ff_key *key)
 
 static __always_inline int capture(struct __sk_buff *skb, struct ff_control *ctl,
 				   struct ff_port *port, struct ff_key *key,
-				   struct ff_count *count, __u64 now)
+				   struct ff_count *count)
 {
 	__s64 n = frames(skb, key);
 	long refused;
 
-	if (stale(ctl, now)) {
+	if (stale(ctl)) {
 		ctl->tripped = 1;
 		COUNT(failed_open);
 		return -1;
@@ -312,7 +316,6 @@ static __always_inline int hold(struct __sk_buff *skb, struct ff_control *ctl,
 	struct ff_flow_mode *exact = bpf_map_lookup_elem(&ff_modes, &p->key);
 	struct ff_count *count = bpf_map_lookup_elem(&ff_counts, &p->key);
 	__u32 mode = exact ? exact->mode : FF_PASS;
-	__u64 now;
 
 	if (!exact)
 		mode = classify(port, p);
@@ -320,11 +323,20 @@ static __always_inline int hold(struct __sk_buff *skb, struct ff_control *ctl,
 		mode = owned(&p->key) ? FF_PASS : FF_CAPTURE;
 	if (mode == FF_PASS && !count)
 		return -1;
-	now = bpf_ktime_get_ns();
 	if (mode == FF_PASS && count->outstanding <= 0 &&
-	    (count->cpu == bpf_get_smp_processor_id() || (__s64)(now - count->released_ns) > (__s64)ctl->settle_ns))
+	    (count->cpu == bpf_get_smp_processor_id() ||
+	     (__s64)(bpf_ktime_get_ns() - count->released_ns) > (__s64)ctl->settle_ns))
 		return -1;
-	return capture(skb, ctl, port, &p->key, count, now);
+	return capture(skb, ctl, port, &p->key, count);
+}
+
+/* When a flow's last release was matters only once nothing of it is outstanding, and reading the
+ * clock is a good part of a packet's cost. So the last few packets are timed, before they are
+ * counted: more than can be in this program at once. */
+static __always_inline void time_release(struct ff_count *count)
+{
+	if (count->outstanding <= FF_TIMED)
+		count->released_ns = bpf_ktime_get_ns();
 }
 
 /* A released packet is back where it came from. */
@@ -336,7 +348,7 @@ static __always_inline int second_pass(struct __sk_buff *skb, struct ff_port *po
 	skb->mark = 0;
 	if (count) {
 		skb->mark = count->mark;
-		count->released_ns = bpf_ktime_get_ns();
+		time_release(count);
 		count->cpu = bpf_get_smp_processor_id();
 		__sync_fetch_and_add(&count->released, 1);
 		__sync_fetch_and_add(&count->outstanding, -1);
@@ -429,16 +441,26 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 		port->outcome = FF_DISCARDED;
 		return TC_ACT_SHOT;
 	}
+	if (write == FF_WRITE_ADOPT) {
+		count = count_of(&p.key);
+		if (count)
+			__sync_fetch_and_add(&count->outstanding, port->amount);
+		else
+			port->outcome = FF_DISCARDED;
+		return TC_ACT_SHOT;
+	}
 	if (write == FF_WRITE_FORGET || write == FF_WRITE_LOSE) {
 		count = bpf_map_lookup_elem(&ff_counts, &p.key);
-		if (count)
+		if (count) {
+			count->released_ns = bpf_ktime_get_ns(); /* those before were perhaps not timed */
 			__sync_fetch_and_add(&count->outstanding, -(__s64)port->amount);
+		}
 		if (write == FF_WRITE_LOSE)
 			COUNT_BY(lost, port->amount);
 		return TC_ACT_SHOT;
 	}
 	count = count_of(&p.key);
-	if (!count || stale(ctl, bpf_ktime_get_ns())) {
+	if (!count || stale(ctl)) {
 		ctl->tripped = 1;
 		port->outcome = FF_DISCARDED;
 		COUNT(discarded);
@@ -446,12 +468,8 @@ static __always_inline int release(struct __sk_buff *skb, struct ff_control *ctl
 	}
 	if (count->hash)
 		bpf_set_hash(skb, count->hash);
-	if (write == FF_WRITE_STRAY)
-		__sync_fetch_and_add(&count->outstanding, 1);
 	skb->mark = ctl->mark_released;
 	if (bpf_clone_redirect(skb, port->outer, BPF_F_INGRESS)) {
-		if (write == FF_WRITE_STRAY)
-			__sync_fetch_and_add(&count->outstanding, -1);
 		port->outcome = FF_REFUSED;
 		COUNT(refused);
 	}

@@ -22,11 +22,12 @@ enum ff_kind { FF_KIND_L2 = 2, FF_KIND_IPV4 = 4, FF_KIND_IPV6 = 6 };
  * every flow that is not owned already. */
 enum ff_mode { FF_PASS = 0, FF_CAPTURE = 1, FF_ARM = 2 };
 
-/* What the agent is writing to the TAP. FORGET and LOSE carry no packet, only a flow's headers:
- * `amount` captured packets of it will not return, because they went elsewhere or are lost. */
+/* What the agent is writing to the TAP. ADOPT, FORGET and LOSE carry no packet, only a flow's
+ * headers: `amount` packets of it have come from another instance and are to be released here as
+ * if they had been captured; or will not return, because they went elsewhere or are lost. */
 enum ff_write {
 	FF_WRITE_CAPTURED = 0,
-	FF_WRITE_STRAY = 1,
+	FF_WRITE_ADOPT = 1,
 	FF_WRITE_FLUSH = 2,
 	FF_WRITE_FORGET = 3,
 	FF_WRITE_LOSE = 4,
@@ -78,8 +79,8 @@ struct ff_flow_mode {
 
 /* Written by the programs alone. */
 struct ff_count {
-	__s64 outstanding;    /* +1 at capture, -1 at the second pass */
-	__u64 released_ns;    /* last second pass */
+	__s64 outstanding;    /* +1 at capture or when adopted, -1 at the second pass */
+	__u64 released_ns;    /* last second pass; exact once nothing is outstanding */
 	__u32 cpu;            /* of the last second pass */
 	__u32 hash;           /* skb->hash as captured last */
 	__u32 mark;           /* skb->mark as captured last */
@@ -104,7 +105,7 @@ struct ff_port {
 	__u32 rules;          /* bank << 16 | how many rules of that bank are valid */
 	__u32 write;          /* enum ff_write, set by the agent before it writes */
 	__u32 outcome;        /* enum ff_outcome, set by the program during that write */
-	__u32 amount;         /* of FF_WRITE_FORGET and FF_WRITE_LOSE */
+	__u32 amount;         /* of FF_WRITE_ADOPT, FF_WRITE_FORGET and FF_WRITE_LOSE */
 	__u32 zero;
 };
 

@@ -239,7 +239,7 @@ fn numbers_are_the_same_in_rust_and_in_c() {
         ("FF_CAPTURE", Mode::Capture as u32),
         ("FF_ARM", Mode::Arm as u32),
         ("FF_WRITE_CAPTURED", Write::Captured as u32),
-        ("FF_WRITE_STRAY", Write::Stray as u32),
+        ("FF_WRITE_ADOPT", Write::Adopt as u32),
         ("FF_WRITE_FLUSH", Write::Flush as u32),
         ("FF_WRITE_FORGET", Write::Forget as u32),
         ("FF_WRITE_LOSE", Write::Lose as u32),

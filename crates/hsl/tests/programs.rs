@@ -204,7 +204,7 @@ fn without_a_heartbeat_everything_passes_until_a_new_epoch() {
     let failed_open = |rig: &Rig| rig.counters(Side::Upstream).failed_open;
     rig.control.set_active(true);
     rig.control
-        .begin_epoch(now() - 2_000_000, 1_000_000, SETTLE_NS);
+        .begin_epoch(now() - 20_000_000, 1_000_000, SETTLE_NS);
     assert_eq!(rig.arrive(Side::Upstream, &frame).unwrap(), ON);
     assert_eq!((failed_open(&rig), rig.control.tripped()), (1, true));
     rig.control.beat(now());

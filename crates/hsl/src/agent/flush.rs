@@ -1,7 +1,7 @@
 //! Flushing: proof that everything the kernel had queued on every CPU has come through.
 //!
 //! Steering may put a marker into another CPU's queue than the packets before it, so its arrival
-//! proves nothing (DESIGN.md §4). After it has arrived, one flush frame is put behind whatever
+//! proves nothing (docs/design.md §5). After it has arrived, one flush frame is put behind whatever
 //! waits in each CPU's queue; each comes back through the TAP, behind the last packet which that
 //! CPU captured. When all are back, every packet that reached the interface before the marker has
 //! been captured and read, or has passed.

@@ -166,7 +166,7 @@ pub struct Agent {
     misplaced: u64,
     took_over: Option<u64>,
     stopping: Option<bool>,
-    stalled_at: u64,
+    stalled_ns: u64,
     inspected_ns: u64,
     /// Device and inode of the network namespace's name.
     namespace: Option<(u64, u64)>,
@@ -243,8 +243,15 @@ fn read_keys(config: &Config) -> Result<Option<KeyRing>, AgentError> {
     let mut ring: Option<KeyRing> = None;
     for file in &config.keys {
         let path = file.file.display();
-        let text = fs::read_to_string(&file.file)
-            .map_err(system(format!("cannot read the key {path}")))?;
+        let unreadable = || system(format!("cannot read the key {path}"));
+        let mode = fs::metadata(&file.file).map_err(unreadable())?.mode();
+        if mode & 0o077 != 0 {
+            return Err(AgentError::Config(format!(
+                "others may use the key {path} (mode {:o}); `chmod 600 {path}`",
+                mode & 0o777
+            )));
+        }
+        let text = fs::read_to_string(&file.file).map_err(unreadable())?;
         let digits = text.trim();
         let bytes = (0..digits.len())
             .step_by(2)
@@ -336,7 +343,7 @@ impl Agent {
             misplaced: 0,
             took_over: None,
             stopping: None,
-            stalled_at: 0,
+            stalled_ns: 0,
             inspected_ns: started_ns,
             namespace: identity(&config),
             home: sched_getaffinity(Pid::from_raw(0))

@@ -7,7 +7,7 @@ use flowferry_wire::Command;
 use serde_json::json;
 
 use super::{Agent, AgentError, Marker, Wait, api, flush, now};
-use crate::endpoint::{Disposition, Part};
+use crate::endpoint::Disposition;
 use crate::handover::Input;
 use crate::handover::translate::to_wire;
 use crate::key::{ETHERTYPE_CONTROL, Key, Side};
@@ -25,6 +25,8 @@ const WRITE_BATCH: usize = 128;
 const BURST: u64 = 256;
 /// Frames that wait for longer than this have gone.
 const BURST_NS: u64 = 5_000_000;
+/// How often a reader that is to stall does.
+const STALL_EVERY_NS: u64 = 500_000_000;
 /// How long to wait for room.
 const NAP: Duration = Duration::from_micros(20);
 
@@ -57,16 +59,17 @@ impl Agent {
             }
         }
         self.buffer = buffer;
-        self.stall();
+        if self.busy {
+            self.stall(time);
+        }
         result
     }
 
-    /// For tests: fall asleep now and then, as a starved process would.
-    fn stall(&mut self) {
-        let captured: u64 = self.captured.iter().sum();
-        if self.config.stall_ms > 0 && captured >= self.stalled_at + 100_000 {
-            self.stalled_at = captured;
-            std::thread::sleep(std::time::Duration::from_millis(self.config.stall_ms));
+    /// For tests: fall asleep now and then while packets come, as a starved process would.
+    fn stall(&mut self, time: u64) {
+        if self.config.stall_ms > 0 && time >= self.stalled_ns + STALL_EVERY_NS {
+            self.stalled_ns = time;
+            std::thread::sleep(Duration::from_millis(self.config.stall_ms));
         }
     }
 
@@ -82,7 +85,7 @@ impl Agent {
         }
         self.captured[side.index()] += 1;
         match self.endpoint.on_frame(&packet, frame, time) {
-            Disposition::Write => self.write_out(packet.key, frame, Write::Captured),
+            Disposition::Write => self.write_out(packet.key, frame),
             Disposition::Lost => {
                 if self.take_off(&packet.key, 1) {
                     self.lost += 1; // the endpoint has told its hold
@@ -107,7 +110,7 @@ impl Agent {
 
     /// Move captured packets from the programs' outstanding ones to their lost ones. If the TAP is
     /// gone they stay outstanding, and starting over counts them.
-    fn take_off(&mut self, key: &Key, packets: u32) -> bool {
+    pub(super) fn take_off(&mut self, key: &Key, packets: u32) -> bool {
         let done = self.shim.lose(key, packets).is_ok();
         if !done {
             self.shim.trip();
@@ -124,15 +127,10 @@ impl Agent {
             std::thread::sleep(NAP);
         }
         for _ in 0..WRITE_BATCH.min(room) {
-            let Some((key, part, frame)) = self.endpoint.next_write() else {
+            let Some((key, frame)) = self.endpoint.next_write() else {
                 break;
             };
-            let what = if part == Part::Stray {
-                Write::Stray
-            } else {
-                Write::Captured
-            };
-            self.write_out(key, &frame, what)?;
+            self.write_out(key, &frame)?;
         }
         Ok(())
     }
@@ -151,54 +149,34 @@ impl Agent {
     }
 
     /// Write one packet to the function, waiting for room in the kernel's queue.
-    pub(super) fn write_out(
-        &mut self,
-        key: Key,
-        frame: &[u8],
-        what: Write,
-    ) -> Result<(), AgentError> {
+    pub(super) fn write_out(&mut self, key: Key, frame: &[u8]) -> Result<(), AgentError> {
         let mut deadline = None;
         loop {
-            match self.shim.write(key.side(), frame, what) {
+            match self.shim.write(key.side(), frame, Write::Captured) {
                 Ok(Outcome::Taken) => {
                     self.flights[key.side().index()].written += 1;
                     return Ok(());
                 }
                 // The next beat starts over; it finds what was captured among the outstanding.
-                Ok(Outcome::Discarded) => {
-                    if what == Write::Stray {
-                        self.lose(&key, 1, "the programs had failed open");
-                    }
-                    return Ok(());
-                }
+                Ok(Outcome::Discarded) => return Ok(()),
                 Ok(Outcome::Refused) => {
                     let time = now();
                     let patience = self.config.heartbeat_timeout_ms * 250_000;
                     if time > *deadline.get_or_insert(time + patience) {
                         let why =
                             "the interface took no packets for a quarter of the heartbeat time-out";
-                        match what {
-                            Write::Stray => self.lose(&key, 1, why),
-                            _ => self.give_up(&key, 1, why),
-                        }
+                        self.give_up(&key, 1, why);
                         return Ok(());
                     }
                     std::thread::yield_now();
                 }
                 // Not a packet to the kernel: it alone is lost.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-                    let why = "the kernel refused it as no packet";
-                    match what {
-                        Write::Stray => self.lose(&key, 1, why),
-                        _ => self.give_up(&key, 1, why),
-                    }
+                    self.give_up(&key, 1, "the kernel refused it as no packet");
                     return Ok(());
                 }
                 Err(_) => {
                     self.shim.trip();
-                    if what == Write::Stray {
-                        self.lose(&key, 1, "the TAP was gone");
-                    }
                     return Ok(());
                 }
             }

@@ -6,10 +6,9 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::{Agent, AgentError, now, random, strays};
-use crate::endpoint::{Disposition, HoldId, Part, Stray};
+use crate::endpoint::{Disposition, HoldId, Stray};
 use crate::handover::Input;
-use crate::key::Key;
-use crate::shim::Write;
+use crate::key::{Key, Side};
 use crate::shim::tap::VNET_HEADER;
 
 /// Connections that have not proven themselves, and connections in all.
@@ -65,7 +64,7 @@ impl Agent {
 
     /// Only now: until they are taken they count as lost if we die.
     pub(super) fn forget_taken(&mut self, taken: &[Stray]) {
-        for stray in taken.iter().filter(|stray| stray.part == Part::Captured) {
+        for stray in taken {
             if self.shim.forget(&stray.key, 1).is_err() {
                 self.shim.trip();
             }
@@ -74,10 +73,7 @@ impl Agent {
 
     fn lose_stray(&mut self, stray: &Stray) {
         let why = format!("no stream to where hold {} sends its strays", stray.hold);
-        match stray.part {
-            Part::Captured => self.give_up(&stray.key, 1, &why),
-            Part::Stray => self.lose(&stray.key, 1, &why),
-        }
+        self.give_up(&stray.key, 1, &why);
     }
 
     /// Let in a few connections at most: whoever they are, they must not use us up.
@@ -120,32 +116,49 @@ impl Agent {
             };
             let from = taker.from().unwrap_or_default();
             arrived.extend(received.into_iter().map(|one| (from, one)));
+            true
+        });
+        for (from, received) in arrived {
+            match received {
+                strays::Received::Packet(side, frame) => self.take_stray(side, &frame, time)?,
+                strays::Received::Record(record) => {
+                    self.feed(Input::Record { from, record })?;
+                }
+            }
+        }
+        // Only now: once they are acknowledged, nobody but us counts them.
+        self.peers.takers.retain_mut(|taker| {
             let heard = taker.acknowledge().is_ok();
             gone.extend(taker.from().filter(|_| !heard));
             heard
         });
-        for (from, received) in arrived {
-            let (side, frame) = match received {
-                strays::Received::Packet(side, frame) => (side, frame),
-                strays::Received::Record(record) => {
-                    self.feed(Input::Record { from, record })?;
-                    continue;
-                }
-            };
-            let parsed = frame
-                .get(VNET_HEADER..)
-                .and_then(|bytes| Key::parse(bytes, side));
-            let Some(packet) = parsed else {
-                self.lost += 1;
-                continue;
-            };
-            match self.endpoint.on_follower(&packet, &frame, now()) {
-                Disposition::Write => self.write_out(packet.key, &frame, Write::Stray)?,
-                Disposition::Lost => self.lost += 1,
-                Disposition::Kept | Disposition::SendOn => {}
-            }
-        }
         gone.into_iter()
             .try_for_each(|from| self.feed(Input::Gone { from }))
+    }
+
+    fn take_stray(&mut self, side: Side, frame: &[u8], time: u64) -> Result<(), AgentError> {
+        let parsed = frame
+            .get(VNET_HEADER..)
+            .and_then(|bytes| Key::parse(bytes, side));
+        let Some(packet) = parsed else {
+            self.lost += 1;
+            return Ok(());
+        };
+        if let Err(error) = self.shim.adopt(&packet.key, 1) {
+            self.lose(&packet.key, 1, &format!("it cannot be counted: {error}"));
+            return Ok(());
+        }
+        let disposition = self.endpoint.on_follower(&packet, frame, time);
+        self.act()?; // a flow of which a packet has gone on would count as served here
+        match disposition {
+            Disposition::Write => self.write_out(packet.key, frame)?,
+            Disposition::Lost => {
+                if self.take_off(&packet.key, 1) {
+                    self.lost += 1; // the endpoint has told its hold
+                }
+            }
+            Disposition::Kept | Disposition::SendOn => {}
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,6 @@
 use serde_json::json;
 
 use super::{Agent, AgentError, now};
-use crate::endpoint::Part;
 use crate::key::{Key, Side};
 use crate::shim::tap::VNET_HEADER;
 
@@ -46,7 +45,7 @@ impl Agent {
         self.shim.repair().inspect_err(|_| self.count_all_lost())?;
         self.come_through();
         self.conduct.purposes.clear();
-        self.end_streams(why);
+        self.end_streams();
         let mut outstanding: Vec<(Key, u64)> = Vec::new();
         for (key, count) in self.shim.counts() {
             let late = count.outstanding.max(0) as u64;
@@ -68,18 +67,12 @@ impl Agent {
         Ok(lost)
     }
 
-    /// Strays that the other end has not taken will not be sent any more. Those captured here are
-    /// outstanding still; followers are known only here.
-    fn end_streams(&mut self, why: &str) {
+    /// Strays that the other end has not taken will not be sent any more: they are outstanding still.
+    fn end_streams(&mut self) {
         for mut sender in std::mem::take(&mut self.peers.senders).into_values() {
             let mut taken = Vec::new();
             let _ = sender.collect(&mut taken); // what a broken stream no longer says is lost
             self.forget_taken(&taken);
-            for stray in sender.into_untaken() {
-                if stray.part == Part::Stray {
-                    self.lose(&stray.key, 1, why);
-                }
-            }
         }
     }
 

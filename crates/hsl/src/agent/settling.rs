@@ -47,7 +47,7 @@ impl Agent {
                 continue;
             };
             let quiet = time.saturating_sub(count.released_ns) > self.config.settle_us * 1_000;
-            if !quiet {
+            if !quiet || count.outstanding > 0 {
                 self.follow(&count, time);
             }
             if count.outstanding <= 0 {

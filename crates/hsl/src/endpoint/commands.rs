@@ -73,7 +73,7 @@ impl Endpoint {
                         .expect("any flow can be taken");
                 }
             }
-            (None, None) if treated && !self.is_guarded(&downstream) => {
+            (None, None) if treated => {
                 self.actions.push(Action::Flow(downstream, None));
             }
             (None, None) => {}
@@ -87,24 +87,16 @@ impl Endpoint {
 
     pub(super) fn treat(&mut self, id: HoldId, key: Key, treatment: Treatment) {
         self.treated.entry(id).or_default().insert(key, treatment);
-        if !self.is_guarded(&key) {
-            self.actions.push(Action::Flow(key, Some(treatment)));
-        }
+        self.actions.push(Action::Flow(key, Some(treatment)));
     }
 
     pub(super) fn untreat(&mut self, id: HoldId) {
         for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
-            if !self.is_guarded(&key) {
-                self.actions.push(Action::Flow(key, None));
-            }
+            self.actions.push(Action::Flow(key, None));
             if self.aliased.contains_key(&key) {
                 self.treat_anew(key); // another hold's rule may match it
             }
         }
-    }
-
-    fn is_guarded(&self, key: &Key) -> bool {
-        self.flows.get(key).is_some_and(|flow| flow.guarded)
     }
 
     /// Begin to hold what `spec` says.
@@ -199,7 +191,6 @@ impl Endpoint {
             self.step(key, Event::Release)
                 .expect("any flow can be released");
         }
-        // Only now: a flow with strays goes from its rule to its guard without a gap.
         self.publish_rules();
         self.untreat(id);
         self.notice_hold(id);
@@ -207,7 +198,7 @@ impl Endpoint {
     }
 
     /// Give hold `id` another role: a handover that is called off turns what was captured at the
-    /// destination into strays for the source (DESIGN.md §5, *abort after the turn*).
+    /// destination into strays for the source (docs/design.md §5, *abort after the turn*).
     pub fn turn(&mut self, id: HoldId, role: Role) -> Result<(), Refusal> {
         let hold = self
             .holds

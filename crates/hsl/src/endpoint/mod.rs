@@ -5,11 +5,10 @@
 //! that the shell sets the pace. The life of one flow on one side is the table in [`table`]; a
 //! [`Hold`] is the set of flows that one command takes.
 //!
-//! Order of packets: a flow's queue is written strays first, then captured. While any captured
-//! packet of a flow is outstanding the kernel programs go on capturing it, so what arrives during
-//! the release lands behind the queue here. The exchange of rules and the writing need therefore
-//! not be atomic. Strays are outstanding only once they are written; a flow that is released with
-//! strays kept is therefore captured by a treatment of its own until they are.
+//! Order of packets: a flow's queue is written strays first, then captured. While any packet of a
+//! flow is outstanding, captured here or adopted, the kernel programs go on capturing it, so what
+//! arrives during the release lands behind the queue here. The exchange of rules and the writing
+//! need therefore not be atomic.
 //!
 //! What the shell owes in return stands at the head of tests/endpoint_model/main.rs.
 
@@ -49,18 +48,11 @@ struct FlowSide {
     listed: bool,
     /// Its last packet came from the key's high end. Matches have a direction, keys have none.
     swapped: bool,
-    /// Captured by a treatment of its own while strays of a released flow are unwritten: the
-    /// programs do not count these, so nothing else would keep what arrives behind them.
-    guarded: bool,
     /// Its hold has been told that the flow is here.
     seen: bool,
 }
 
 impl FlowSide {
-    /// There is more to write, or what was written last is not known to be.
-    fn waits(&self) -> bool {
-        self.guarded || !self.queue.is_empty()
-    }
     /// What a packet of the flow looks like.
     fn packet(&self, key: &Key) -> Parsed {
         Parsed {
@@ -73,6 +65,17 @@ impl FlowSide {
 
 /// Called before each transition takes effect; failpoints hang here.
 pub type Hook = Box<dyn FnMut(&Transition) + Send + Sync>;
+
+/// How often each transition was made, by state and event.
+type Tally = [[u64; Event::COUNT]; State::COUNT];
+
+/// A transition is about to take effect.
+fn note(hook: &mut Option<Hook>, tally: &mut Tally, row: &Transition) {
+    if let Some(hook) = hook {
+        hook(row);
+    }
+    tally[row.from as usize][row.event as usize] += 1;
+}
 
 /// See the module's head.
 pub struct Endpoint {
@@ -87,8 +90,6 @@ pub struct Endpoint {
     strays_queued: u64,
     /// Bytes of `strays`, by hold.
     sending: HashMap<HoldId, usize>,
-    /// A guarded flow whose last stray the shell is writing.
-    unguard: Option<Key>,
     budget: Budget,
     /// Flows whose treatment was set one by one, by hold; undone when it ends.
     treated: HashMap<HoldId, BTreeMap<Key, Treatment>>,
@@ -97,8 +98,7 @@ pub struct Endpoint {
     aliased: HashMap<Key, Key>,
     actions: Vec<Action>,
     hook: Option<Hook>,
-    /// How often each transition was made, by state and event.
-    tally: [[u64; Event::COUNT]; State::COUNT],
+    tally: Tally,
 }
 
 impl Endpoint {
@@ -112,7 +112,6 @@ impl Endpoint {
             strays: VecDeque::new(),
             strays_queued: 0,
             sending: HashMap::new(),
-            unguard: None,
             budget: Budget::new(limit),
             treated: HashMap::new(),
             aliases: HashMap::new(),
@@ -133,13 +132,6 @@ impl Endpoint {
         table::TRANSITIONS
             .iter()
             .map(|row| (row, self.tally[row.from as usize][row.event as usize]))
-    }
-
-    pub(super) fn note(&mut self, row: &Transition) {
-        if let Some(hook) = &mut self.hook {
-            hook(row);
-        }
-        self.tally[row.from as usize][row.event as usize] += 1;
     }
 
     /// What the shell has to do now; empties the list.
@@ -202,7 +194,7 @@ impl Endpoint {
     pub fn draining(&self) -> Vec<Key> {
         self.flows
             .iter()
-            .filter(|(_, flow)| flow.state == State::Releasing && !flow.waits())
+            .filter(|(_, flow)| flow.state == State::Releasing && flow.queue.is_empty())
             .map(|(key, _)| *key)
             .collect()
     }
@@ -211,7 +203,7 @@ impl Endpoint {
     /// are kept, since a list of [`Endpoint::draining`] flows grows old.
     pub fn settled(&mut self, key: Key) -> Result<(), Refusal> {
         match self.flows.get(&key) {
-            Some(flow) if flow.waits() => Err(Refusal::Illegal {
+            Some(flow) if !flow.queue.is_empty() => Err(Refusal::Illegal {
                 flow: key,
                 state: flow.state,
                 event: Event::Settled,
@@ -242,9 +234,8 @@ impl Endpoint {
 
     /// Let go of everything without releasing it: packets have overtaken what is kept.
     ///
-    /// `outstanding` is what the programs say was captured and never let through, per flow. Holds
-    /// end as aborted. Returns the packets lost: those outstanding, and the strays that
-    /// followed from elsewhere.
+    /// `outstanding` is what the programs say was captured or adopted and never let through, per
+    /// flow. Holds end as aborted. Returns the packets lost, which are those.
     pub fn discard(&mut self, outstanding: &[(Key, u64)], why: &str, now: u64) -> u64 {
         let mut total = 0;
         for (key, packets) in outstanding {
@@ -255,9 +246,6 @@ impl Endpoint {
         for key in self.flows.keys().copied().collect::<Vec<_>>() {
             let flow = self.flows.get_mut(&key).expect("listed above");
             flow.listed = false;
-            let strays = flow.queue.lengths().0 as u64;
-            self.lost(&key, strays, why);
-            total += strays;
             if self.step(key, Event::Discard).is_err() {
                 self.remove(&key); // entered, but never taken
             }
@@ -273,13 +261,7 @@ impl Endpoint {
             hold.error.get_or_insert_with(|| why.to_owned());
             self.end(id, now);
         }
-        // Those captured here are among the outstanding ones already.
-        while let Some(stray) = self.next_stray() {
-            if stray.part == Part::Stray {
-                self.lost_of(stray.hold, 1, why);
-                total += 1;
-            }
-        }
+        while self.next_stray().is_some() {} // among the outstanding ones
         self.publish_rules();
         total
     }
@@ -339,14 +321,8 @@ impl Endpoint {
             event,
         };
         let row = table::transition(state, event).ok_or_else(illegal)?;
-        self.note(row);
-        let flow = self.insert(key, row.from);
-        flow.state = row.to;
-        if event == Event::Release && flow.queue.lengths().0 > 0 && !flow.guarded {
-            flow.guarded = true;
-            let guard = Action::Flow(key, Some(Treatment::Capture));
-            self.actions.push(guard);
-        }
+        note(&mut self.hook, &mut self.tally, row);
+        self.insert(key, row.from).state = row.to;
         let flow = self.flows.get_mut(&key).expect("inserted above");
         match row.duty {
             Duty::WriteOut if !flow.queue.is_empty() && !flow.listed => {
@@ -393,7 +369,6 @@ impl Endpoint {
             hold.figures.kept_bytes -= bytes;
             hold.figures.stray_packets += sent;
         }
-        self.unguard_if_written(&key);
     }
 
     fn remove(&mut self, key: &Key) {
@@ -403,18 +378,9 @@ impl Endpoint {
         if flow.listed {
             self.ready.retain(|other| other != key);
         }
-        if flow.guarded {
-            self.lift(key, flow.hold);
-        }
         if let Some(hold) = self.holds.get_mut(&flow.hold) {
             hold.flows_left -= 1;
         }
-    }
-
-    /// Back from being guarded to what the flow's hold says.
-    fn lift(&mut self, key: &Key, id: HoldId) {
-        let treated = self.treated.get(&id).and_then(|flows| flows.get(key));
-        self.actions.push(Action::Flow(*key, treated.copied()));
     }
 
     fn notice_hold(&mut self, id: HoldId) {

@@ -146,8 +146,8 @@ pub struct Stray {
     pub hold: HoldId,
     /// Its flow, on the side it arrived on.
     pub key: Key,
-    /// Captured here (the programs count it as outstanding until it is forgotten), or itself
-    /// followed from elsewhere.
+    /// Captured here, or itself followed from elsewhere. Either way the programs count it as
+    /// outstanding until it is forgotten.
     pub part: Part,
     /// As it was captured.
     pub frame: Box<[u8]>,

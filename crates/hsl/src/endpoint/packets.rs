@@ -1,8 +1,8 @@
 //! Packets: where an arriving one goes, and which one goes next.
 
 use super::{
-    Disposition, Duty, Endpoint, Event, FlowSide, HoldId, HoldState, Part, Queue, State, Stray,
-    table,
+    Disposition, Duty, Endpoint, Event, Figures, FlowSide, HoldId, HoldState, Part, Queue, State,
+    Stray, note, table,
 };
 use crate::key::{Key, Parsed};
 
@@ -12,17 +12,8 @@ const TURN: usize = 1024;
 impl Endpoint {
     /// A packet captured on its key's side. `frame` is what will be written again.
     pub fn on_frame(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
-        let key = packet.key;
-        self.enter(packet);
-        self.notice_first(key);
-        let disposition = self.arrive(key, Event::Frame, Part::Captured, frame);
-        if let Some(hold) = self
-            .flows
-            .get(&key)
-            .and_then(|flow| self.holds.get_mut(&flow.hold))
-        {
-            hold.figures.captured_packets += 1;
-        }
+        let disposition = self.arrive(packet, Event::Frame, Part::Captured, frame);
+        self.notice_first(packet.key);
         if self.budget.half_full() {
             self.relieve(now);
         }
@@ -31,17 +22,8 @@ impl Endpoint {
 
     /// A packet that strayed at another instance and followed the flow here.
     pub fn on_follower(&mut self, packet: &Parsed, frame: &[u8], now: u64) -> Disposition {
-        let key = packet.key;
-        self.enter(packet);
-        self.follow_armed(key);
-        let disposition = self.arrive(key, Event::Follow, Part::Stray, frame);
-        if let Some(hold) = self
-            .flows
-            .get(&key)
-            .and_then(|flow| self.holds.get_mut(&flow.hold))
-        {
-            hold.figures.followed_packets += 1;
-        }
+        let disposition = self.arrive(packet, Event::Follow, Part::Stray, frame);
+        self.follow_armed(packet.key);
         if self.budget.half_full() {
             self.relieve(now);
         }
@@ -52,10 +34,6 @@ impl Endpoint {
     /// letting go, since its packet was captured just before.
     fn enter(&mut self, packet: &Parsed) {
         let key = packet.key;
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.swapped = packet.swapped;
-            return;
-        }
         let owner = |state| {
             self.holds
                 .values()
@@ -81,7 +59,6 @@ impl Endpoint {
             queue: Queue::default(),
             listed: false,
             swapped: false,
-            guarded: false,
             seen: false,
         })
     }
@@ -107,83 +84,74 @@ impl Endpoint {
         }
     }
 
-    fn arrive(&mut self, key: Key, event: Event, part: Part, frame: &[u8]) -> Disposition {
-        let row =
-            table::transition(self.state(&key), event).expect("packets may arrive in any state");
-        self.note(row);
-        let flow = self.insert(key, row.from);
+    /// One look at the flow and one at its hold: this is what a captured packet costs here.
+    fn arrive(&mut self, packet: &Parsed, event: Event, part: Part, frame: &[u8]) -> Disposition {
+        let key = packet.key;
+        let flow = match self.flows.get_mut(&key) {
+            Some(flow) => flow,
+            None => {
+                self.enter(packet);
+                self.flows.get_mut(&key).expect("it has entered")
+            }
+        };
+        flow.swapped = packet.swapped;
+        let row = table::transition(flow.state, event).expect("packets may arrive in any state");
+        note(&mut self.hook, &mut self.tally, row);
         flow.state = row.to;
-        let (id, waiting) = (flow.hold, !flow.queue.is_empty());
-        let strays = flow.queue.lengths().0;
-        let strays_go = self.holds.get(&id).is_some_and(|hold| hold.lets_strays_go);
-        let kept = match row.duty {
+        let id = flow.hold;
+        let hold = self.holds.get_mut(&id);
+        let strays_go = hold.as_ref().is_some_and(|hold| hold.lets_strays_go);
+        let figures = hold.map(|hold| &mut hold.figures);
+        let mut nobodys = Figures::default();
+        let figures = figures.unwrap_or(&mut nobodys);
+        match part {
+            Part::Captured => figures.captured_packets += 1,
+            Part::Stray => figures.followed_packets += 1,
+        }
+        match row.duty {
             Duty::SendOn => {
-                let kept = self.budget.take(frame);
-                if let Some(hold) = self.holds.get_mut(&id) {
-                    let figures = &mut hold.figures;
-                    let count = if kept {
-                        &mut figures.stray_packets
-                    } else {
-                        &mut figures.lost_packets
-                    };
-                    *count += 1;
-                }
-                if !kept {
+                if !self.budget.take(frame) {
+                    figures.lost_packets += 1;
                     return Disposition::Lost;
                 }
+                figures.stray_packets += 1;
                 self.queue_stray(Stray {
                     hold: id,
                     key,
                     part,
                     frame: frame.into(),
                 });
-                return Disposition::SendOn;
+                Disposition::SendOn
             }
-            Duty::KeepStray if strays_go && strays == 0 => {
-                if let Some(hold) = self.holds.get_mut(&id) {
-                    hold.figures.released_packets += 1;
-                }
-                return Disposition::Write;
+            Duty::KeepStray if strays_go && flow.queue.lengths().0 == 0 => {
+                figures.released_packets += 1;
+                Disposition::Write
             }
-            Duty::WriteOut if !waiting && (id == 0 || part == Part::Stray) => {
-                if let Some(hold) = self.holds.get_mut(&id) {
-                    hold.figures.released_packets += 1;
-                }
-                return Disposition::Write;
+            Duty::WriteOut if flow.queue.is_empty() && (id == 0 || part == Part::Stray) => {
+                figures.released_packets += 1;
+                Disposition::Write
             }
-            _ => {
-                let flow = self.flows.get_mut(&key).expect("inserted above");
+            duty => {
                 let before = flow.queue.bytes();
-                let kept = flow.queue.push(part, frame, &mut self.budget);
-                let goes = row.duty == Duty::WriteOut || row.duty == Duty::KeepStray && strays_go;
-                if kept && goes && !flow.listed {
+                if !flow.queue.push(part, frame, &mut self.budget) {
+                    figures.lost_packets += 1;
+                    return Disposition::Lost;
+                }
+                let goes = duty == Duty::WriteOut || duty == Duty::KeepStray && strays_go;
+                if goes && !flow.listed {
                     flow.listed = true;
                     self.ready.push_front(key);
                 }
-                kept.then(|| flow.queue.bytes() - before)
-            }
-        };
-        let hold = self.holds.get_mut(&id);
-        match (kept, hold) {
-            (Some(bytes), Some(hold)) => {
-                hold.figures.kept_bytes += bytes;
-                let peak = &mut hold.figures.captured_bytes_peak;
-                *peak = (*peak).max(hold.figures.kept_bytes);
+                figures.kept_bytes += flow.queue.bytes() - before;
+                figures.captured_bytes_peak = figures.captured_bytes_peak.max(figures.kept_bytes);
                 Disposition::Kept
-            }
-            (Some(_), None) => Disposition::Kept,
-            (None, hold) => {
-                if let Some(hold) = hold {
-                    hold.figures.lost_packets += 1;
-                }
-                Disposition::Lost
             }
         }
     }
 
     /// Whether something waits to be written.
     pub fn has_writes(&self) -> bool {
-        !self.ready.is_empty() || self.unguard.is_some()
+        !self.ready.is_empty()
     }
 
     /// The flow whose packet is written next.
@@ -191,17 +159,13 @@ impl Endpoint {
         self.ready.front()
     }
 
-    /// Take the next packet to be written to the function, and its flow. The one before must have
-    /// been written by now.
+    /// Take the next packet to be written to the function, and its flow.
     ///
     /// One flow after another, and one that was written out before first: the sooner nothing of a
     /// flow is outstanding, the sooner the kernel lets it pass and stops capturing it. If all took
     /// turns by the packet, and came faster than packets can be captured, none would ever be free.
     /// After [`TURN`] packets the next flow has its turn, whatever is left.
-    pub fn next_write(&mut self) -> Option<(Key, Part, Box<[u8]>)> {
-        if let Some(key) = self.unguard.take() {
-            self.unguard_if_written(&key);
-        }
+    pub fn next_write(&mut self) -> Option<(Key, Box<[u8]>)> {
         while let Some(key) = self.ready.front().copied() {
             let flow = self.flows.get_mut(&key).expect("listed flows exist");
             let before = flow.queue.bytes();
@@ -229,32 +193,17 @@ impl Endpoint {
             if flow.state != State::Releasing && !strays_go {
                 continue;
             }
-            if flow.guarded {
-                self.unguard = Some(key);
-            }
             let id = flow.hold;
-            let Some((part, frame)) = taken else {
+            let Some((_, frame)) = taken else {
                 continue;
             };
             if let Some(hold) = self.holds.get_mut(&id) {
                 hold.figures.kept_bytes -= freed;
                 hold.figures.released_packets += 1;
             }
-            return Some((key, part, frame));
+            return Some((key, frame));
         }
         None
-    }
-
-    /// With its strays written, the flow is counted by the programs again.
-    pub(super) fn unguard_if_written(&mut self, key: &Key) {
-        let Some(flow) = self.flows.get_mut(key) else {
-            return;
-        };
-        if flow.guarded && flow.queue.lengths().0 == 0 {
-            flow.guarded = false;
-            let id = flow.hold;
-            self.lift(key, id);
-        }
     }
 
     /// Take the next packet to be sent on.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Programs;
-use crate::endpoint::{Part, Stray};
+use crate::endpoint::Stray;
 use crate::handover::record::{BadRecord, Record};
 use crate::handover::{Action, Core, CoreAction, Input, Purpose, Settings};
 use crate::key::{Key, Side};
@@ -50,22 +50,24 @@ impl Instance {
                 return done;
             };
             let disposition = self.core.on_frame(side, &frame, now);
-            self.dispose(side, disposition, Part::Captured, frame, now);
+            self.dispose(side, disposition, frame, now);
         }
         count
     }
 
     /// A packet of another agent's.
     pub fn follower(&mut self, side: Side, frame: &[u8], now: u64) {
+        if let Some(packet) = Key::parse(frame, side) {
+            self.programs.adopt(&packet.key);
+        }
         let disposition = self.core.on_follower(side, frame, now);
-        self.dispose(side, disposition, Part::Stray, frame.to_vec(), now);
+        self.dispose(side, disposition, frame.to_vec(), now);
     }
 
     fn dispose(
         &mut self,
         side: Side,
         disposition: Option<crate::endpoint::Disposition>,
-        part: Part,
         frame: Vec<u8>,
         now: u64,
     ) {
@@ -75,10 +77,8 @@ impl Instance {
         };
         self.act(now);
         match disposition {
-            Some(Disposition::Write) => self.programs.write(packet.key, part, frame),
-            Some(Disposition::Lost) if part == Part::Captured => {
-                self.programs.forget(&packet.key, 1)
-            }
+            Some(Disposition::Write) => self.programs.write(packet.key, frame),
+            Some(Disposition::Lost) => self.programs.forget(&packet.key, 1),
             _ => {}
         }
     }
@@ -86,12 +86,12 @@ impl Instance {
     /// The agent writes at most `count` released packets; how many there were.
     pub fn write(&mut self, count: usize, now: u64) -> usize {
         for done in 0..count {
-            let Some((key, part, frame)) = self.core.endpoint.next_write() else {
+            let Some((key, frame)) = self.core.endpoint.next_write() else {
                 self.core.follow_up(Vec::new(), now);
                 self.act(now);
                 return done;
             };
-            self.programs.write(key, part, frame.into_vec());
+            self.programs.write(key, frame.into_vec());
             self.core.follow_up(Vec::new(), now);
             self.act(now);
         }
@@ -106,9 +106,7 @@ impl Instance {
     /// The next packet to be sent to another agent, where its hold's strays go.
     pub fn next_stray(&mut self) -> Option<Stray> {
         let stray = self.core.endpoint.next_stray()?;
-        if stray.part == Part::Captured {
-            self.programs.forget(&stray.key, 1);
-        }
+        self.programs.forget(&stray.key, 1);
         Some(stray)
     }
 

@@ -2,12 +2,12 @@
 //!
 //! A packet meets, in this order: the exact treatment of its flow; else the first rule that
 //! matches its headers; else it passes. It is captured as well while anything of its flow is
-//! outstanding. One packet more is outstanding with every capture and every stray written, one
+//! outstanding. One packet more is outstanding with every capture and every stray adopted, one
 //! less with every second pass.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::endpoint::{Action, Part, Treatment};
+use crate::endpoint::{Action, Treatment};
 use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 
@@ -81,10 +81,7 @@ impl Programs {
     }
 
     /// A released frame is written.
-    pub fn write(&mut self, key: Key, part: Part, frame: Vec<u8>) {
-        if part == Part::Stray {
-            *self.outstanding.entry(key).or_default() += 1;
-        }
+    pub fn write(&mut self, key: Key, frame: Vec<u8>) {
         self.backlog[key.side().index()].push_back(frame);
     }
 
@@ -95,6 +92,11 @@ impl Programs {
         self.forget(&key, 1);
         self.owned.insert(key);
         Some(frame)
+    }
+
+    /// A stray of the flow has been taken in.
+    pub fn adopt(&mut self, key: &Key) {
+        *self.outstanding.entry(*key).or_default() += 1;
     }
 
     /// Captured packets will not come back.

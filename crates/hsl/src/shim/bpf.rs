@@ -16,9 +16,10 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
-use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nix::net::if_::if_nametoindex;
 
+use super::batch::read_all;
 use super::control::ControlPage;
 use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule};
 use super::tap::Tap;
@@ -314,9 +315,19 @@ impl Programs {
         self.counts.get(key, 0).ok()
     }
 
+    /// A map's entries, read in batches.
+    fn all<V: Pod>(&self, map: &str) -> io::Result<Vec<(Key, V)>> {
+        // The other side's programs have the same maps, and here they were left in place.
+        match self.sides[1].map(map) {
+            Some(Map::HashMap(data) | Map::LruHashMap(data)) => read_all(data.fd().as_fd()),
+            _ => unreachable!("declared as a hash map"),
+        }
+    }
+
     /// All flows the programs hold counts of.
     pub fn counts(&self) -> Vec<(Key, Count)> {
-        self.counts.iter().flatten().collect()
+        self.all("ff_counts")
+            .unwrap_or_else(|_| self.counts.iter().flatten().collect())
     }
 
     /// Drop one flow's counts; only when nothing of it is outstanding.
@@ -337,7 +348,11 @@ impl Programs {
 
     /// Flow accounting: what has gone on to the function, by key.
     pub fn flows(&self) -> Vec<(Key, Flow)> {
-        let mut flows: std::collections::HashMap<Key, Flow> = self.flows.iter().flatten().collect();
+        let mut flows: std::collections::HashMap<Key, Flow> = self
+            .all("ff_flows")
+            .unwrap_or_else(|_| self.flows.iter().flatten().collect::<Vec<_>>())
+            .into_iter()
+            .collect();
         for slots in self.recent.iter().flatten() {
             for slot in slots.iter().filter(|slot| slot.packets > 0) {
                 if let Some(flow) = flows.get_mut(&slot.key) {

@@ -5,6 +5,7 @@
 //! only in where a packet that passes goes. Frames carry a `virtio_net_hdr` in front
 //! ([`tap::VNET_HEADER`] bytes), so that super-packets and partial checksums survive.
 
+mod batch;
 pub mod bpf;
 pub mod control;
 pub mod shared;
@@ -33,6 +34,9 @@ pub trait Shim {
     fn flush(&mut self, side: Side, frame: &[u8]) -> io::Result<Outcome> {
         self.write(side, frame, Write::Flush)
     }
+    /// Packets of a flow have come from another instance: they are outstanding from now on, as
+    /// captured ones are. Refused where there is no room to count them.
+    fn adopt(&mut self, key: &Key, packets: u32) -> io::Result<()>;
     /// Captured packets of a flow have gone elsewhere and will not return.
     fn forget(&mut self, key: &Key, packets: u32) -> io::Result<()>;
     /// Captured packets of a flow are lost; counted where the next agent finds it.

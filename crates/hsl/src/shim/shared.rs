@@ -19,7 +19,7 @@ pub enum Mode {
 #[repr(u32)]
 pub enum Write {
     Captured = 0,
-    Stray = 1,
+    Adopt = 1,
     Flush = 2,
     Forget = 3,
     Lose = 4,

@@ -90,7 +90,7 @@ impl TcShim {
             .expect("there but during a repair")
     }
 
-    fn take_back(&mut self, key: &Key, packets: u32, what: Write) -> io::Result<()> {
+    fn announce(&mut self, key: &Key, packets: u32, what: Write) -> io::Result<()> {
         let mut frame = vec![0; VNET_HEADER];
         frame.extend(key.to_frame());
         self.programs.control.announce(key.side(), what, packets);
@@ -113,12 +113,20 @@ impl Shim for TcShim {
         Ok(self.programs.control.outcome(side))
     }
 
+    fn adopt(&mut self, key: &Key, packets: u32) -> io::Result<()> {
+        self.announce(key, packets, Write::Adopt)?;
+        match self.programs.control.outcome(key.side()) {
+            Outcome::Taken => Ok(()),
+            _ => Err(io::Error::other("the table of counts is full")),
+        }
+    }
+
     fn forget(&mut self, key: &Key, packets: u32) -> io::Result<()> {
-        self.take_back(key, packets, Write::Forget)
+        self.announce(key, packets, Write::Forget)
     }
 
     fn lose(&mut self, key: &Key, packets: u32) -> io::Result<()> {
-        self.take_back(key, packets, Write::Lose)
+        self.announce(key, packets, Write::Lose)
     }
 
     fn set_rules(&mut self, side: Side, rules: &[(Match, Treatment)]) -> Result<(), BpfError> {

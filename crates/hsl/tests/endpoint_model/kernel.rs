@@ -3,11 +3,11 @@
 //! A packet meets, in this order: the exact treatment of its flow; else the first rule that
 //! matches its headers; else it passes. It is captured as well while anything of its flow is
 //! outstanding: that keeps it behind what is being released. One packet more is outstanding with
-//! every capture and every stray written, one less with every second pass.
+//! every capture and every follower adopted, one less with every second pass.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use flowferry_hsl::endpoint::{Action, Part, Treatment};
+use flowferry_hsl::endpoint::{Action, Treatment};
 use flowferry_hsl::key::{Key, Parsed, Side};
 use flowferry_hsl::matching::Match;
 
@@ -29,6 +29,8 @@ pub enum Fault {
     ActBackwards,
     /// Packets that were sent on are not taken off the count.
     NeverForget,
+    /// Packets that followed from elsewhere are not counted as outstanding.
+    NeverAdopt,
     /// After a discard the frames kept are handed in again.
     ReplayAfterDiscard,
 }
@@ -129,10 +131,7 @@ impl Kernel {
     }
 
     /// The shell writes a frame to the TAP.
-    pub fn write(&mut self, key: Key, part: Part, frame: Vec<u8>) {
-        if part == Part::Stray {
-            *self.outstanding.entry(key).or_default() += 1;
-        }
+    pub fn write(&mut self, key: Key, frame: Vec<u8>) {
         self.written += 1;
         if self.fault == Fault::DropFrame && self.written.is_multiple_of(5) {
             self.forget(&key, 1);
@@ -148,6 +147,13 @@ impl Kernel {
         self.forget(&key, 1);
         self.owned.insert(key);
         Some(serial(&frame))
+    }
+
+    /// The shell has taken a packet in from another instance.
+    pub fn adopt(&mut self, key: &Key) {
+        if self.fault != Fault::NeverAdopt {
+            *self.outstanding.entry(*key).or_default() += 1;
+        }
     }
 
     pub fn forget(&mut self, key: &Key, packets: u64) {

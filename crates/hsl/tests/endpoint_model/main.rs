@@ -9,7 +9,8 @@
 //!
 //! - actions are carried out in order, and a flow's count is looked at only when all are;
 //! - a refused frame is written before anything else is read, written or looked at;
-//! - captured packets are forgotten when they are sent on; before holds are, they are sent;
+//! - a packet from elsewhere is adopted before it is handed in;
+//! - packets are forgotten when they are sent on; before holds are, they are sent;
 //! - holds end only after both TAPs have been read empty since the last command was carried out;
 //! - before a discard the kernel's queues are through and the TAPs are read empty.
 
@@ -96,6 +97,11 @@ fn finds_actions_out_of_order() {
 #[test]
 fn finds_sent_packets_that_stay_on_the_count() {
     finds(Fault::NeverForget);
+}
+
+#[test]
+fn finds_followers_that_nobody_counts() {
+    finds(Fault::NeverAdopt);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl World {
                     packet.key
                 ));
             }
-            self.dispose(&packet, Part::Captured, frame, disposition, counted)?;
+            self.dispose(&packet, frame, disposition, counted)?;
         }
         Ok(())
     }
@@ -105,15 +105,15 @@ impl World {
         }
         self.ledger.born(packet.key, Part::Stray, frame.len());
         let counted = self.figures();
+        self.kernel.adopt(&packet.key);
         let disposition = self.endpoint.on_follower(&packet, &frame, self.time);
-        self.dispose(&packet, Part::Stray, frame, disposition, counted)
+        self.dispose(&packet, frame, disposition, counted)
     }
 
     /// The shell does with a packet what the endpoint says.
     pub(super) fn dispose(
         &mut self,
         packet: &Parsed,
-        part: Part,
         frame: Vec<u8>,
         disposition: Disposition,
         before: Figures,
@@ -131,14 +131,12 @@ impl World {
                 self.ledger.moves(serial, &from, Place::Endpoint)
             }
             Disposition::Lost => {
-                if part == Part::Captured {
-                    self.kernel.forget(&packet.key, 1);
-                }
+                self.kernel.forget(&packet.key, 1);
                 self.ledger.moves(serial, &from, Place::Lost)
             }
             Disposition::Write => {
                 self.ledger.moves(serial, &from, Place::Retry)?;
-                self.put(packet.key, part, frame)
+                self.put(packet.key, frame)
             }
         }
     }
@@ -160,35 +158,35 @@ impl World {
                 self.retry = Some(again);
                 return Ok(());
             }
-            Some((key, part, frame)) => self.put(key, part, frame)?,
+            Some((key, frame)) => self.put(key, frame)?,
             None => {}
         }
         let mut batch = Vec::new();
         while batch.len() < frames
-            && let Some((key, part, frame)) = self.endpoint.next_write()
+            && let Some((key, frame)) = self.endpoint.next_write()
         {
             self.ledger
                 .moves(serial(&frame), &[Place::Endpoint], Place::Retry)?;
-            batch.push((key, part, frame.into_vec()));
+            batch.push((key, frame.into_vec()));
             if refused {
                 self.retry = batch.pop();
                 break;
             }
             if self.kernel.fault != Fault::WriteBackwards {
-                let (key, part, frame) = batch.pop().expect("just pushed");
-                self.put(key, part, frame)?;
+                let (key, frame) = batch.pop().expect("just pushed");
+                self.put(key, frame)?;
             }
         }
         batch
             .into_iter()
             .rev()
-            .try_for_each(|(key, part, frame)| self.put(key, part, frame))
+            .try_for_each(|(key, frame)| self.put(key, frame))
     }
 
-    pub(super) fn put(&mut self, key: Key, part: Part, frame: Vec<u8>) -> Checked {
+    pub(super) fn put(&mut self, key: Key, frame: Vec<u8>) -> Checked {
         self.ledger
             .moves(serial(&frame), &[Place::Retry], Place::Backlog)?;
-        self.kernel.write(key, part, frame);
+        self.kernel.write(key, frame);
         Ok(())
     }
 
@@ -224,7 +222,7 @@ impl World {
                     stray.hold
                 ));
             }
-            if stray.part == Part::Captured && self.kernel.fault != Fault::NeverForget {
+            if self.kernel.fault != Fault::NeverForget {
                 self.kernel.forget(&stray.key, 1);
             }
             self.ledger

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use flowferry_hsl::endpoint::{Action, Endpoint, Figures, HoldId, Part, Role};
+use flowferry_hsl::endpoint::{Action, Endpoint, Figures, HoldId, Role};
 use flowferry_hsl::key::{Key, Side};
 
 use crate::checks::plus;
@@ -26,7 +26,7 @@ pub struct World {
     /// Decided by the endpoint, not yet done by the shell.
     pub(super) pending: VecDeque<Action>,
     /// The kernel had no room for it; nothing else is read or written before it.
-    pub(super) retry: Option<(Key, Part, Vec<u8>)>,
+    pub(super) retry: Option<(Key, Vec<u8>)>,
     /// Flows the shell looks at next, by a list that may be old.
     pub(super) settling: Vec<Key>,
     /// Downstream key to the flow that has it.
