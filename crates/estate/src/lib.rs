@@ -38,6 +38,7 @@ pub use key::{KEY_MAX, Key};
 pub use pattern::{PATTERN_MAX, Pattern};
 pub use store::{
     Change, Handle, Hold, Interest, Memory, Selection, SetOptions, Store, StoreOptions, Until,
+    VALUE_MAX,
 };
 pub use value::{Value, ValueRef};
 pub use version::{Causality, Hlc, Stamp, VectorClock};

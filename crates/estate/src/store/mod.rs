@@ -1,14 +1,41 @@
 //! The items of this instance. See [`Store`].
+//!
+//! A store is 1,024 shards, each a hash table behind a lock that is held for a few instructions
+//! (and, in scans, for one shard's share of the items). It knows no network and reads no clock.
+
+mod cut;
+mod handle;
+mod hold;
+mod interest;
+mod mortal;
+mod record;
+mod scan;
+mod shard;
+mod shared;
+
+pub use handle::Handle;
+pub use hold::{Hold, Selection};
 
 use crate::error::Error;
 use crate::flow::FlowKey;
 use crate::item::{Item, ItemRef};
-use crate::pattern::Pattern;
+use crate::key::Key;
 use crate::value::{Value, ValueRef};
 use crate::version::{Stamp, VectorClock};
+use parking_lot::Mutex;
+use record::{Record, Source, flag};
+use shard::{How, Refusal, Shard};
+use shared::Shared;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+
+/// A power of two. More shards hold their locks more shortly; 1,024 share 128 KiB.
+const SHARDS: usize = 1024;
+/// The longest value, bytes.
+pub const VALUE_MAX: usize = 1 << 30;
 
 /// What a store is told at its beginning.
 #[derive(Clone, Debug)]
@@ -38,33 +65,6 @@ pub struct SetOptions<'a> {
     pub after: Option<&'a VectorClock>,
 }
 
-/// What holds items still: a move between instances, or a joint write. Ids are the caller's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hold {
-    /// `take`, by its move id.
-    Move(u64),
-    /// A joint write, by its id.
-    Joint(u64),
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Move(id) => write!(f, "move {id:#x}"),
-            Self::Joint(id) => write!(f, "joint write {id:#x}"),
-        }
-    }
-}
-
-/// The items that an operation is about.
-#[derive(Clone, Debug)]
-pub enum Selection {
-    /// These keys, whether they exist or not.
-    Keys(Vec<String>),
-    /// All items of these flows, also those that are yet to be created.
-    Flows(Vec<FlowKey>),
-}
-
 /// Who is told of changes: the caller's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Interest(pub u64);
@@ -81,7 +81,7 @@ pub struct Change {
 /// What the items take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Items held.
+    /// Items held, including those that have expired and are not swept yet.
     pub items: usize,
     /// Bytes they take: keys, values and what goes with them.
     pub bytes: usize,
@@ -89,190 +89,327 @@ pub struct Memory {
     pub limit: Option<usize>,
     /// Items evicted to make room, ever.
     pub evicted: u64,
-    /// Items expired, ever.
+    /// Items expired and removed, ever.
     pub expired: u64,
 }
 
 /// Asked now and then during a scan: `true` stops it with [`Error::ScanStopped`].
 pub type Until<'a> = &'a dyn Fn() -> bool;
 
+/// A shard, alone in its cache lines.
+#[repr(align(128))]
+struct Locked(Mutex<Shard>);
+
+impl std::ops::Deref for Locked {
+    type Target = Mutex<Shard>;
+
+    #[inline]
+    fn deref(&self) -> &Mutex<Shard> {
+        &self.0
+    }
+}
+
 /// The items of this instance: strictly consistent across threads, never waiting for more than
 /// another thread's few instructions on the same shard.
 pub struct Store {
-    options: StoreOptions,
+    shards: Box<[Locked]>,
+    shared: Shared,
+    // What each hold has, by shard. Locked before any shard.
+    held: Mutex<HashMap<Hold, hold::Names>>,
+    // Where the next sweep and the next eviction begin.
+    swept: AtomicUsize,
+    evicting: AtomicUsize,
 }
 
-/// An item, resolved once, for updates on the packet path.
-pub struct Handle {
-    store: Arc<Store>,
-    key: Box<str>,
-}
-
-#[allow(unused_variables, missing_docs)]
 impl Store {
     /// An empty store; its clock stands at 0 until the first [`Store::tick`].
     pub fn new(options: StoreOptions) -> Self {
-        Self { options }
+        let shard = |index| Locked(Mutex::new(Shard::new(index as u32)));
+        Self {
+            shards: (0..SHARDS).map(shard).collect(),
+            shared: Shared::new(options.node, options.memory_limit),
+            held: Mutex::default(),
+            swept: AtomicUsize::new(0),
+            evicting: AtomicUsize::new(0),
+        }
     }
+
     /// The node that owns the items.
     pub fn node(&self) -> &Arc<str> {
-        &self.options.node
+        &self.shared.node
     }
-    /// Tells the time, milliseconds since 1970; never goes back. Called every few ms by the shell.
+
+    /// Tells the time, milliseconds since 1970; it never goes back. Called every few ms by the
+    /// shell: it is how items expire, and what stamps stay close to.
     pub fn tick(&self, now_ms: u64) {
-        todo!()
+        self.shared.tick(now_ms);
     }
+
     /// The time as last told.
+    #[inline]
     pub fn now_ms(&self) -> u64 {
-        todo!()
+        self.shared.now_ms()
     }
-    /// The greatest stamp given or seen.
+
+    /// The greatest stamp given or seen so far. Looks at every shard.
     pub fn clock(&self) -> Stamp {
-        todo!()
+        let given = self.shards.iter().map(|shard| shard.lock().last).max();
+        given.unwrap_or_default().max(self.shared.floor())
     }
-    /// Something stamped so was received: later writes are stamped later.
+
+    /// Something stamped so was received: every later write is stamped later.
     pub fn observe(&self, stamp: Stamp) {
-        todo!()
+        self.shared.raise_floor(stamp);
     }
+
+    /// Bits that the table of a shard does not look at choose the shard.
+    #[inline]
+    fn route(&self, hash: u64) -> usize {
+        (hash >> 40) as usize & (SHARDS - 1)
+    }
+
+    /// Shard and hash of a key.
+    #[inline]
+    fn place(&self, key: &str) -> (usize, u64) {
+        let hash = self.shared.hash(key);
+        match FlowKey::scope(key) {
+            None => (self.route(hash), hash),
+            Some(scope) => (self.route(self.shared.hash(scope)), hash),
+        }
+    }
+
+    fn how<'a>(&self, options: SetOptions<'a>) -> How<'a> {
+        How {
+            expires: options.ttl.map(|ttl| {
+                let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                self.now_ms().saturating_add(ms.max(1))
+            }),
+            after: options.after,
+            ..How::default()
+        }
+    }
+
+    /// Writes an item; it lives until it is deleted.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::ValueTooBig`], [`Error::MemoryFull`], [`Error::Frozen`].
     pub fn set(&self, key: &str, value: impl Into<Value>) -> Result<Stamp, Error> {
-        todo!()
+        let value = value.into();
+        self.write(key, Source::from_value(&value), &How::default())
+            .map(Option::unwrap_or_default)
     }
+
+    /// Writes an item, with a time to live or a history.
+    ///
+    /// # Errors
+    /// As [`Store::set`].
+    #[inline]
     pub fn set_with(
         &self,
         key: &str,
         value: ValueRef<'_>,
         options: SetOptions<'_>,
     ) -> Result<Stamp, Error> {
-        todo!()
+        self.write(key, Source::from_ref(value), &self.how(options))
+            .map(Option::unwrap_or_default)
     }
-    pub fn get(&self, key: &str) -> Option<Value> {
-        todo!()
+
+    #[inline]
+    fn write(&self, key: &str, source: Source<'_>, how: &How<'_>) -> Result<Option<Stamp>, Error> {
+        let key = Key::new(key)?.as_str();
+        let (shard, hash) = self.place(key);
+        self.write_at(shard, hash, key, source, how)
     }
-    pub fn get_item(&self, key: &str) -> Option<Item> {
-        todo!()
-    }
-    /// Shows the item to `f` without copying it; `f` must not call the store.
-    pub fn with<R>(&self, key: &str, f: impl FnOnce(ItemRef<'_>) -> R) -> Option<R> {
-        todo!()
-    }
-    pub fn delete(&self, key: &str) -> Result<bool, Error> {
-        todo!()
-    }
-    pub fn add(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        todo!()
-    }
-    pub fn keys(&self, pattern: &Pattern, until: Option<Until<'_>>) -> Result<Vec<String>, Error> {
-        todo!()
-    }
-    /// Shows matching items to `f`, which must not call the store; returns how many matched.
-    pub fn scan(
+
+    /// Writes to a key whose place is known. No stamp: what was there is newer, and stays.
+    #[inline]
+    fn write_at(
         &self,
-        pattern: &Pattern,
-        until: Option<Until<'_>>,
-        f: impl FnMut(ItemRef<'_>),
-    ) -> Result<usize, Error> {
-        todo!()
-    }
-    /// Shows the selected items written after `since` to `f` (pre-copy: `Stamp::ZERO` for all).
-    pub fn scan_selection(
-        &self,
-        selection: &Selection,
-        since: Stamp,
-        f: impl FnMut(ItemRef<'_>),
-    ) -> usize {
-        todo!()
-    }
-    pub fn handle(self: &Arc<Self>, key: &str) -> Result<Handle, Error> {
-        todo!()
-    }
-    /// Refuses writes to the selection from now on, other than by `hold`. Repeating it changes
-    /// nothing. Fails, and freezes nothing, if another hold has any of it.
-    pub fn freeze(&self, hold: Hold, selection: &Selection) -> Result<(), Error> {
-        todo!()
-    }
-    /// Lets writes happen again; returns whether there was anything to thaw.
-    pub fn thaw(&self, hold: Hold) -> bool {
-        todo!()
-    }
-    /// Shows the frozen items written after `since` to `f`.
-    pub fn scan_held(&self, hold: Hold, since: Stamp, f: impl FnMut(ItemRef<'_>)) -> usize {
-        todo!()
-    }
-    /// Removes the frozen items and the hold (the source's commit); returns how many.
-    pub fn remove_held(&self, hold: Hold) -> usize {
-        todo!()
-    }
-    /// Takes over an item as it was, stamp and all (the destination's commit). Where one with that
-    /// key is already here, the later stamp wins; returns whether the moved one is in.
-    pub fn insert_moved(&self, item: &Item) -> Result<bool, Error> {
-        todo!()
-    }
-    /// Writes a frozen key at a given stamp, by the hold that froze it (a joint write's commit).
-    /// `None` deletes.
-    pub fn write_held(
-        &self,
-        hold: Hold,
+        shard: usize,
+        hash: u64,
         key: &str,
-        value: Option<ValueRef<'_>>,
-        at: Stamp,
-    ) -> Result<(), Error> {
-        todo!()
+        source: Source<'_>,
+        how: &How<'_>,
+    ) -> Result<Option<Stamp>, Error> {
+        if source.len() > VALUE_MAX {
+            return Err(Error::ValueTooBig {
+                key: key.to_owned(),
+                bytes: source.len(),
+                most: VALUE_MAX,
+            });
+        }
+        loop {
+            let result = self.shards[shard]
+                .lock()
+                .write(&self.shared, hash, key, &source, how);
+            match result {
+                Ok(written) => {
+                    if written.stirred {
+                        self.shared.wake();
+                    }
+                    return Ok(Some(written.stamp));
+                }
+                Err(Refusal::Older) => return Ok(None),
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::NoRoom(needed)) => self.make_room(key, needed)?,
+            }
+        }
     }
-    /// From now on writes are stamped after `at`, and the matching items stay readable as of `at`.
-    pub fn begin_cut(&self, id: u64, at: Stamp, pattern: &Pattern) -> Result<(), Error> {
-        todo!()
+
+    #[cold]
+    fn make_room(&self, key: &str, needed: usize) -> Result<(), Error> {
+        let limit = self.shared.limit.unwrap_or(usize::MAX);
+        if needed <= limit && self.evict() {
+            return Ok(());
+        }
+        Err(Error::MemoryFull {
+            key: key.to_owned(),
+            node: self.shared.node.to_string(),
+            needed,
+            limit,
+        })
     }
-    pub fn scan_cut(
-        &self,
-        id: u64,
-        until: Option<Until<'_>>,
-        f: impl FnMut(ItemRef<'_>),
-    ) -> Result<usize, Error> {
-        todo!()
+
+    /// The value; a big one is shared, not copied.
+    #[inline]
+    pub fn get(&self, key: &str) -> Option<Value> {
+        let (shard, hash) = self.place(key);
+        let shard = self.shards[shard].lock();
+        let record = shard.find_live(&self.shared, hash, key)?;
+        Some(record.to_value())
     }
-    pub fn end_cut(&self, id: u64) -> bool {
-        todo!()
+
+    /// The item, with its version.
+    pub fn get_item(&self, key: &str) -> Option<Item> {
+        let (shard, hash) = self.place(key);
+        let shard = self.shards[shard].lock();
+        let record = shard.find_live(&self.shared, hash, key)?;
+        Some(self.item(&shard, record))
     }
-    /// Collects changes of matching keys from now on.
-    pub fn declare(&self, interest: Interest, pattern: Pattern) {
-        todo!()
+
+    /// Shows the item to `f` where it is, without copying it; `f` must not call the store.
+    #[inline]
+    pub fn with<R>(&self, key: &str, f: impl FnOnce(ItemRef<'_>) -> R) -> Option<R> {
+        let (shard, hash) = self.place(key);
+        let shard = self.shards[shard].lock();
+        let record = shard.find_live(&self.shared, hash, key)?;
+        Some(f(shard.view(record)))
     }
-    pub fn withdraw(&self, interest: Interest) -> bool {
-        todo!()
+
+    /// Removes an item; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Frozen`].
+    pub fn delete(&self, key: &str) -> Result<bool, Error> {
+        self.delete_as(key, &How::default())
     }
-    /// `wake` is called, by the writing thread and once until the next [`Store::changes`], when
-    /// something of interest has changed.
-    pub fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        todo!()
+
+    fn delete_as(&self, key: &str, how: &How<'_>) -> Result<bool, Error> {
+        let (index, hash) = self.place(key);
+        let mut shard = self.shards[index].lock();
+        let Some(record) = shard.find(hash, key).map(Record::share) else {
+            return Ok(false);
+        };
+        if record.has(flag::FROZEN) {
+            shard.admit(&self.shared, key, how.by)?;
+        }
+        let lived = !record.expired(self.now_ms());
+        let stirred = match how.at {
+            Some(at) => shard.unlink_at(&self.shared, hash, &record, at),
+            None => shard.unlink(&self.shared, hash, &record),
+        };
+        drop(record);
+        drop(shard);
+        if stirred {
+            self.shared.wake();
+        }
+        Ok(lived)
     }
-    /// What has changed since the last call, each key once, however often it was written.
-    pub fn changes(&self) -> Vec<Change> {
-        todo!()
+
+    /// Adds to a counter and returns the sum. An item that is not there starts at 0 and lives until
+    /// it is deleted; one that is keeps its time to live.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if it holds something else than an int, [`Error::Overflow`], and those of
+    /// [`Store::set`].
+    #[inline]
+    pub fn add(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        let key = Key::new(key)?.as_str();
+        let (shard, hash) = self.place(key);
+        self.add_at(shard, hash, key, delta)
     }
-    /// Removes expired items among at most `budget` that have a time to live; returns how many.
-    pub fn sweep(&self, budget: usize) -> usize {
-        todo!()
+
+    fn add_at(&self, index: usize, hash: u64, key: &str, delta: i64) -> Result<i64, Error> {
+        loop {
+            let mut shard = self.shards[index].lock();
+            let found = shard.find_live(&self.shared, hash, key);
+            let (old, keep_expiry) = match found.map(|record| record.value()) {
+                None => (0, false),
+                Some(ValueRef::Int(int)) => (int, true),
+                Some(other) => return Err(self.no_counter(key, other)),
+            };
+            let Some(sum) = old.checked_add(delta) else {
+                return Err(Error::Overflow {
+                    key: key.to_owned(),
+                    node: self.shared.node.to_string(),
+                    value: old,
+                    delta,
+                });
+            };
+            let how = How {
+                keep_expiry,
+                ..How::default()
+            };
+            let source = Source::Small(ValueRef::Int(sum));
+            let result = shard.write(&self.shared, hash, key, &source, &how);
+            drop(shard);
+            match result {
+                Ok(written) => {
+                    if written.stirred {
+                        self.shared.wake();
+                    }
+                    return Ok(sum);
+                }
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::NoRoom(needed)) => self.make_room(key, needed)?,
+                Err(Refusal::Older) => unreachable!("only what moves in can be older"),
+            }
+        }
     }
+
+    fn no_counter(&self, key: &str, found: ValueRef<'_>) -> Error {
+        Error::Type {
+            key: key.to_owned(),
+            node: self.shared.node.to_string(),
+            found: found.type_name(),
+            wanted: "int",
+            remedy: "count under another key, or set this one to an int first",
+        }
+    }
+
+    /// What the items take. Looks at every shard.
     pub fn memory(&self) -> Memory {
-        todo!()
+        let mut memory = Memory {
+            limit: self.shared.limit,
+            ..Memory::default()
+        };
+        for shard in &self.shards {
+            let shard = shard.lock();
+            memory.items += shard.table.len();
+            memory.bytes += shard.bytes;
+            memory.evicted += shard.evicted;
+            memory.expired += shard.expired;
+        }
+        memory
     }
 }
 
-#[allow(unused_variables, missing_docs)]
-impl Handle {
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-    pub fn add(&self, delta: i64) -> Result<i64, Error> {
-        self.store.add(&self.key, delta)
-    }
-    pub fn get(&self) -> Option<Value> {
-        self.store.get(&self.key)
-    }
-    pub fn set(&self, value: impl Into<Value>) -> Result<Stamp, Error> {
-        self.store.set(&self.key, value)
-    }
-    pub fn delete(&self) -> Result<bool, Error> {
-        self.store.delete(&self.key)
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = self.memory();
+        f.debug_struct("Store")
+            .field("node", &self.shared.node)
+            .field("memory", &memory)
+            .finish_non_exhaustive()
     }
 }
