@@ -4,7 +4,9 @@
 //! JSON object. Keys have 20 bytes, values 64. Each figure of `ns_p50` is the median over batches
 //! of the mean within a batch, as single operations are shorter than a clock reading.
 
-use flowferry_estate::{Pattern, SetOptions, Store, StoreOptions, ValueRef};
+use flowferry_estate::{
+    FlowKey, Hold, Pattern, Selection, SetOptions, Stamp, Store, StoreOptions, ValueRef,
+};
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -164,13 +166,54 @@ fn scan(count: usize) -> String {
     format!("{{\"items\": {count}, \"glob_ms\": {glob:.2}, \"regex_ms\": {regex:.2}}}")
 }
 
+/// What a move costs the two stores: `count` items, ten to a flow.
+fn moving(count: usize) -> String {
+    let flows: Vec<FlowKey> = (0..count / 10)
+        .map(|n| FlowKey::from_scope(&format!("flow:6,10.0.0.1:{n},10.0.0.2:80")).unwrap())
+        .collect();
+    let (from, to) = (filled(&[]), filled(&[]));
+    for flow in &flows {
+        for n in 0..10 {
+            from.set_with(
+                &flow.item(&format!("{n}")),
+                ValueRef::Bytes(&VALUE),
+                SetOptions::default(),
+            )
+            .unwrap();
+        }
+    }
+    let selection = Selection::Flows(flows);
+    let hold = Hold::Move(1);
+    let mut items = Vec::with_capacity(count);
+    let time = |f: &mut dyn FnMut()| {
+        let start = Instant::now();
+        f();
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let freeze = time(&mut || from.freeze(hold, &selection).unwrap());
+    let difference = time(&mut || assert_eq!(from.scan_held(hold, from.clock(), |_| ()), 0));
+    from.scan_held(hold, Stamp::ZERO, |item| {
+        items.push(item.to_item("from".into()))
+    });
+    let insert = time(&mut || {
+        for item in &items {
+            to.insert_moved(hold, item).unwrap();
+        }
+    });
+    let remove = time(&mut || assert_eq!(from.remove_held(hold), count));
+    format!(
+        "{{\"items\": {count}, \"freeze_ms\": {freeze:.1}, \"difference_ms\": {difference:.1}, \"insert_ms\": {insert:.1}, \"remove_ms\": {remove:.1}}}"
+    )
+}
+
 fn main() {
     let row = |rows: Vec<String>| rows.join(", ");
     println!(
-        "{{\"ns_p50\": [{}], \"throughput\": [{}], \"memory\": [{}], \"sum\": [{}]}}",
+        "{{\"ns_p50\": [{}], \"throughput\": [{}], \"memory\": [{}], \"sum\": [{}], \"move\": {}}}",
         row([1_000, 100_000, 999_999].map(latencies).into()),
         row([1, 2, 4].map(throughput).into()),
         row([100_000, 900_000].map(memory).into()),
         row([100_000, 900_000].map(scan).into()),
+        moving(100_000),
     );
 }

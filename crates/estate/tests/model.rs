@@ -38,7 +38,7 @@ enum Op {
     FreezeFlow(u64, usize),
     Thaw(u64),
     RemoveHeld(u64),
-    Move(usize, Value, i8),
+    Move(u64, usize, Value, i8),
     WriteHeld(u64, usize, Option<Value>),
     BeginCut(u64),
     EndCut(u64),
@@ -77,7 +77,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (hold.clone(), 0..FLOWS.len()).prop_map(|(h, f)| Op::FreezeFlow(h, f)),
         1 => hold.clone().prop_map(Op::Thaw),
         1 => hold.clone().prop_map(Op::RemoveHeld),
-        2 => (key.clone(), value(), -2..3_i8).prop_map(|(k, v, age)| Op::Move(k, v, age)),
+        2 => (hold.clone(), key.clone(), value(), -2..3_i8).prop_map(|(h, k, v, age)| Op::Move(h, k, v, age)),
         1 => (hold.clone(), key, proptest::option::of(value()))
             .prop_map(|(h, k, v)| Op::WriteHeld(h, k, v)),
         1 => hold.clone().prop_map(Op::BeginCut),
@@ -303,7 +303,7 @@ fn apply(op: Op, store: &Arc<Store>, handles: &[flowferry_estate::Handle], model
             }
             model.thaw(hold);
         }
-        Op::Move(k, value, age) => {
+        Op::Move(hold, k, value, age) => {
             let here = model.items.get(KEYS[k]).map(|entry| entry.stamp);
             let base = here.unwrap_or_else(|| Stamp::from_ms(model.now_ms));
             let stamp = Stamp::from_bits(base.to_bits().saturating_add_signed(i64::from(age)));
@@ -316,15 +316,17 @@ fn apply(op: Op, store: &Arc<Store>, handles: &[flowferry_estate::Handle], model
                 expires: None,
             };
             let newer = model.live(KEYS[k]).is_none_or(|entry| entry.stamp < stamp);
-            match store.insert_moved(&item) {
+            match store.insert_moved(Hold::Move(hold), &item) {
                 Ok(taken) => {
-                    assert!(model.holder(KEYS[k]).is_none());
+                    assert!(model.holder(KEYS[k]).is_none_or(|h| h == hold));
                     assert_eq!(taken, newer);
                     if taken {
                         model.write(KEYS[k], value, None, stamp);
                     }
                 }
-                Err(Error::Frozen { .. }) => assert!(model.holder(KEYS[k]).is_some()),
+                Err(Error::Frozen { .. }) => {
+                    assert!(model.holder(KEYS[k]).is_some_and(|h| h != hold))
+                }
                 Err(other) => panic!("{other}"),
             }
         }

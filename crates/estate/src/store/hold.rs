@@ -7,14 +7,17 @@
 
 use super::record::{Record, flag};
 use super::shard::{How, Shard, attention};
+use super::shared::Shared;
 use super::{Source, Store};
 use crate::error::Error;
 use crate::flow::FlowKey;
 use crate::item::{Item, ItemRef};
 use crate::value::ValueRef;
 use crate::version::Stamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::fmt;
+use std::sync::Arc;
 
 /// What holds items still: a move between instances, or a joint write. Ids are the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,13 +47,20 @@ pub enum Selection {
 }
 
 /// One name that is held.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
-    Key(Box<str>),
+    Key(Arc<str>),
     Flow(FlowKey),
 }
 
 impl Name {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Key(key) => key,
+            Self::Flow(flow) => flow.as_str(),
+        }
+    }
+
     /// What decides on the shard.
     fn route(&self) -> &str {
         match self {
@@ -60,114 +70,149 @@ impl Name {
     }
 }
 
-/// Names by shard, so that each shard is locked once.
-pub(super) type Names = BTreeMap<usize, BTreeSet<Name>>;
+/// Names and their shards, in the order of the shards, so that each is locked once.
+pub(super) type Names = Vec<(usize, Name)>;
 
-/// What is held in one shard.
+/// What is held in one shard: keys, flows, and who holds them.
 #[derive(Default)]
-pub(super) struct Holds {
-    keys: HashMap<Box<str>, Hold>,
-    flows: HashMap<Box<str>, Hold>,
-}
+pub(super) struct Holds(HashTable<(Name, Hold)>);
 
 impl Holds {
+    fn get(&self, shared: &Shared, flow: bool, text: &str) -> Option<Hold> {
+        let same = |(name, _): &(Name, Hold)| {
+            matches!(name, Name::Flow(_)) == flow && name.as_str() == text
+        };
+        self.0.find(shared.hash(text), same).map(|(_, hold)| *hold)
+    }
+
     /// Who holds `key`, by itself or with its flow.
-    pub fn holder(&self, key: &str) -> Option<Hold> {
-        let by_flow = || self.flows.get(FlowKey::scope(key)?);
-        self.keys.get(key).or_else(by_flow).copied()
+    pub fn holder(&self, shared: &Shared, key: &str) -> Option<Hold> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let by_flow = || self.get(shared, true, FlowKey::scope(key)?);
+        self.get(shared, false, key).or_else(by_flow)
     }
 
     /// Who else than `hold` has any of `name`.
-    fn rival(&self, name: &Name, hold: Hold) -> Option<(String, Hold)> {
-        let other = |key: &str, holder: Option<Hold>| {
-            holder.filter(|&h| h != hold).map(|h| (key.to_owned(), h))
+    fn rival(&self, shared: &Shared, name: &Name, hold: Hold) -> Option<(String, Hold)> {
+        let found = match name {
+            Name::Key(key) => self.holder(shared, key).map(|holder| (&**key, holder)),
+            Name::Flow(flow) => {
+                let flow = flow.as_str();
+                let whole = self.get(shared, true, flow).map(|holder| (flow, holder));
+                // Somebody may hold a single key of the flow.
+                let within = |(name, holder): &'_ (Name, Hold)| match name {
+                    Name::Key(key) if *holder != hold && FlowKey::scope(key) == Some(flow) => {
+                        Some((key.to_string(), *holder))
+                    }
+                    _ => None,
+                };
+                let mut others = self.0.iter().filter(|(_, holder)| *holder != hold);
+                if whole.is_none()
+                    && let Some(part) = others.find_map(within)
+                {
+                    return Some(part);
+                }
+                whole
+            }
         };
-        match name {
-            Name::Key(key) => other(key, self.holder(key)),
-            Name::Flow(flow) => other(flow.as_str(), self.flows.get(flow.as_str()).copied())
-                .or_else(|| {
-                    self.keys.iter().find_map(|(key, &holder)| {
-                        (FlowKey::scope(key) == Some(flow.as_str()))
-                            .then(|| other(key, Some(holder)))?
-                    })
-                }),
+        found
+            .filter(|(_, holder)| *holder != hold)
+            .map(|(key, holder)| (key.to_owned(), holder))
+    }
+
+    /// Returns whether it is new.
+    fn insert(&mut self, shared: &Shared, name: &Name, hold: Hold) -> bool {
+        let hash = |(name, _): &(Name, Hold)| shared.hash(name.as_str());
+        let entry = (name.clone(), hold);
+        match self.0.entry(hash(&entry), |(other, _)| other == name, hash) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(slot) => {
+                slot.insert(entry);
+                true
+            }
         }
     }
 
-    fn insert(&mut self, name: &Name, hold: Hold) -> bool {
-        match name {
-            Name::Key(key) => self.keys.insert(key.clone(), hold),
-            Name::Flow(flow) => self.flows.insert(flow.as_str().into(), hold),
+    fn remove(&mut self, shared: &Shared, name: &Name) {
+        let hash = shared.hash(name.as_str());
+        if let Ok(entry) = self.0.find_entry(hash, |(other, _)| other == name) {
+            entry.remove();
         }
-        .is_none()
-    }
-
-    fn remove(&mut self, name: &Name) {
-        match name {
-            Name::Key(key) => self.keys.remove(key),
-            Name::Flow(flow) => self.flows.remove(flow.as_str()),
-        };
-    }
-
-    fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.flows.is_empty()
     }
 }
 
 impl Shard {
-    fn thaw(&mut self, store: &Store, name: &Name) {
-        self.holds.remove(name);
-        for record in self.named(store, name) {
-            record.set_flag(flag::FROZEN, self.holds.holder(record.key()).is_some());
-        }
-        if self.holds.is_empty() {
+    fn thaw(&mut self, shared: &Shared, name: &Name) {
+        self.holds.remove(shared, name);
+        self.named(shared, name, |record| {
+            let still = self.holds.holder(shared, record.key()).is_some();
+            record.set_flag(flag::FROZEN, still);
+        });
+        if self.holds.0.is_empty() {
             self.attention &= !attention::HELD;
         }
     }
 
-    /// The items that `name` stands for.
-    fn named(&self, store: &Store, name: &Name) -> Vec<Record> {
+    /// Shows the items that `name` stands for to `f`.
+    fn named(&self, shared: &Shared, name: &Name, f: impl FnMut(&Record)) {
         match name {
-            Name::Key(key) => {
-                let record = self.find(store.shared.hash(key), key);
-                record.map(Record::share).into_iter().collect()
-            }
-            Name::Flow(flow) => self.flow(&store.shared, flow.as_str()),
+            Name::Key(key) => self.find(shared.hash(key), key).into_iter().for_each(f),
+            Name::Flow(flow) => self.flow(shared, flow.as_str(), f),
         }
     }
 
     fn show(
         &self,
-        store: &Store,
+        shared: &Shared,
         name: &Name,
         since: Stamp,
         f: &mut impl FnMut(ItemRef<'_>),
     ) -> usize {
-        let now_ms = store.shared.now_ms();
+        let now_ms = shared.now_ms();
         let mut seen = 0;
-        for record in self.named(store, name) {
+        self.named(shared, name, |record| {
             if record.stamp() > since && !record.expired(now_ms) {
                 seen += 1;
-                f(self.view(&record));
+                f(self.view(record));
             }
-        }
+        });
         seen
+    }
+
+    /// Whether `name` is a key that its flow is held with, by the same hold.
+    fn covered(&self, shared: &Shared, name: &Name) -> bool {
+        let Name::Key(key) = name else { return false };
+        FlowKey::scope(key).is_some_and(|flow| self.holds.get(shared, true, flow).is_some())
+    }
+}
+
+/// Calls `f` with each shard, locked once, and its names.
+fn by_shard(
+    store: &Store,
+    names: &[(usize, Name)],
+    mut f: impl FnMut(&mut Shard, &[(usize, Name)]),
+) {
+    for names in names.chunk_by(|(one, _), (other, _)| one == other) {
+        f(&mut store.shards[names[0].0].lock(), names);
     }
 }
 
 impl Store {
     fn names(&self, selection: &Selection) -> Names {
-        let mut names = Names::new();
-        let mut put = |name: Name| {
-            let shard = self.route(self.shared.hash(name.route()));
-            names.entry(shard).or_default().insert(name);
+        let place = |name: Name| (self.route(self.shared.hash(name.route())), name);
+        let mut names: Names = match selection {
+            Selection::Keys(keys) => {
+                let key = |key: &String| place(Name::Key(key.as_str().into()));
+                keys.iter().map(key).collect()
+            }
+            Selection::Flows(flows) => {
+                let flow = |flow: &FlowKey| place(Name::Flow(flow.clone()));
+                flows.iter().map(flow).collect()
+            }
         };
-        match selection {
-            Selection::Keys(keys) => keys
-                .iter()
-                .for_each(|key| put(Name::Key(key.as_str().into()))),
-            Selection::Flows(flows) => flows.iter().for_each(|flow| put(Name::Flow(flow.clone()))),
-        }
+        names.sort_by_key(|(shard, _)| *shard);
         names
     }
 
@@ -180,12 +225,11 @@ impl Store {
         mut f: impl FnMut(ItemRef<'_>),
     ) -> usize {
         let mut seen = 0;
-        for (&index, names) in &self.names(selection) {
-            let shard = self.shards[index].lock();
-            for name in names {
-                seen += shard.show(self, name, since, &mut f);
+        by_shard(self, &self.names(selection), |shard, names| {
+            for (_, name) in names {
+                seen += shard.show(&self.shared, name, since, &mut f);
             }
-        }
+        });
         seen
     }
 
@@ -196,48 +240,57 @@ impl Store {
     /// [`Error::Frozen`] if another hold has any of it; nothing is frozen then that was not before.
     pub fn freeze(&self, hold: Hold, selection: &Selection) -> Result<(), Error> {
         let mut held = self.held.lock();
-        let wanted = self.names(selection);
-        let mut done: Vec<(usize, &Name)> = Vec::new();
-        for (&index, names) in &wanted {
-            let mut shard = self.shards[index].lock();
-            for name in names {
-                if let Some((key, rival)) = shard.holds.rival(name, hold) {
-                    drop(shard);
-                    for (index, name) in done {
-                        self.shards[index].lock().thaw(self, name);
-                    }
-                    return Err(Error::Frozen {
-                        key,
-                        node: self.shared.node.to_string(),
-                        hold: rival,
-                    });
+        let mut done = Names::new();
+        let mut rival = None;
+        by_shard(self, &self.names(selection), |shard, names| {
+            for entry @ (_, name) in names {
+                rival = rival
+                    .take()
+                    .or_else(|| shard.holds.rival(&self.shared, name, hold));
+                if rival.is_some() {
+                    return;
                 }
-                shard.attention |= attention::HELD;
-                if shard.holds.insert(name, hold) {
-                    done.push((index, name));
-                    for record in shard.named(self, name) {
-                        record.set_flag(flag::FROZEN, true);
-                    }
+                if shard.holds.insert(&self.shared, name, hold) {
+                    shard.attention |= attention::HELD;
+                    shard.named(&self.shared, name, |record| {
+                        record.set_flag(flag::FROZEN, true)
+                    });
+                    done.push(entry.clone());
                 }
             }
+        });
+        if let Some((key, hold)) = rival {
+            self.thaw_names(&done);
+            return Err(Error::Frozen {
+                key,
+                node: self.shared.node.to_string(),
+                hold,
+            });
         }
         let mine = held.entry(hold).or_default();
-        for (index, mut names) in wanted {
-            mine.entry(index).or_default().append(&mut names);
+        let sorted = mine.is_empty();
+        mine.append(&mut done);
+        if !sorted {
+            mine.sort_by_key(|(shard, _)| *shard);
         }
         Ok(())
     }
 
+    fn thaw_names(&self, names: &Names) {
+        by_shard(self, names, |shard, names| {
+            names
+                .iter()
+                .for_each(|(_, name)| shard.thaw(&self.shared, name));
+        });
+    }
+
     /// Lets writes happen again; returns whether `hold` held anything.
     pub fn thaw(&self, hold: Hold) -> bool {
-        let Some(mine) = self.held.lock().remove(&hold) else {
-            return false;
-        };
-        for (index, names) in &mine {
-            let mut shard = self.shards[*index].lock();
-            names.iter().for_each(|name| shard.thaw(self, name));
+        let mine = self.held.lock().remove(&hold);
+        if let Some(mine) = &mine {
+            self.thaw_names(mine);
         }
-        true
+        mine.is_some()
     }
 
     /// Shows the items that `hold` has frozen and that were written after `since` to `f`, which
@@ -245,13 +298,17 @@ impl Store {
     /// was pre-copied and is not shown for [`Stamp::ZERO`] has gone.
     pub fn scan_held(&self, hold: Hold, since: Stamp, mut f: impl FnMut(ItemRef<'_>)) -> usize {
         let held = self.held.lock();
+        let Some(mine) = held.get(&hold) else {
+            return 0;
+        };
         let mut seen = 0;
-        for (&index, names) in held.get(&hold).into_iter().flatten() {
-            let shard = self.shards[index].lock();
-            for name in names.iter().filter(|name| !covered(names, name)) {
-                seen += shard.show(self, name, since, &mut f);
+        by_shard(self, mine, |shard, names| {
+            for (_, name) in names {
+                if !shard.covered(&self.shared, name) {
+                    seen += shard.show(&self.shared, name, since, &mut f);
+                }
             }
-        }
+        });
         seen
     }
 
@@ -262,17 +319,18 @@ impl Store {
         };
         let mut removed = 0;
         let mut stirred = false;
-        for (index, names) in &mine {
-            let mut shard = self.shards[*index].lock();
-            for name in names {
-                for record in shard.named(self, name) {
+        by_shard(self, &mine, |shard, names| {
+            let mut doomed = Vec::new();
+            for (_, name) in names {
+                shard.named(&self.shared, name, |record| doomed.push(record.share()));
+                for record in doomed.drain(..) {
                     let hash = self.shared.hash(record.key());
                     stirred |= shard.unlink(&self.shared, hash, &record);
                     removed += 1;
                 }
-                shard.thaw(self, name);
+                shard.thaw(&self.shared, name);
             }
-        }
+        });
         if stirred {
             self.shared.wake();
         }
@@ -281,10 +339,11 @@ impl Store {
 
     /// Takes over an item as it was elsewhere, stamp and all (the destination's commit). Where one
     /// with that key is here already, the later stamp stays; returns whether the moved one is in.
+    /// `hold` may have frozen the key here, so that nobody writes it before it is in.
     ///
     /// # Errors
-    /// [`Error::Frozen`] if the key is held here, [`Error::MemoryFull`], [`Error::Key`].
-    pub fn insert_moved(&self, item: &Item) -> Result<bool, Error> {
+    /// [`Error::Frozen`] if another hold has the key, [`Error::MemoryFull`], [`Error::Key`].
+    pub fn insert_moved(&self, hold: Hold, item: &Item) -> Result<bool, Error> {
         let seen = item.history();
         let foreign = item.node != self.shared.node;
         self.observe(item.stamp);
@@ -293,6 +352,7 @@ impl Store {
             after: (foreign || item.clock.is_some()).then_some(&seen),
             at: Some(item.stamp),
             moved: true,
+            by: Some(hold),
             ..How::default()
         };
         self.write(&item.key, Source::from_value(&item.value), &how)
@@ -321,12 +381,4 @@ impl Store {
             None => self.delete_as(key, &how).map(drop),
         }
     }
-}
-
-/// Whether `name` is a key of a flow that is among `names` itself.
-fn covered(names: &BTreeSet<Name>, name: &Name) -> bool {
-    let Name::Key(key) = name else { return false };
-    FlowKey::scope(key)
-        .and_then(FlowKey::from_scope)
-        .is_some_and(|flow| names.contains(&Name::Flow(flow)))
 }

@@ -199,6 +199,10 @@ impl Shard {
         refit(shared, &mut self.bytes, before, after)?;
         let (stamp, event) = self.stamps(shared, how);
         self.preserve(&record, event);
+        if how.moved {
+            // What was here may itself be younger than a cut; what moves in may look older.
+            self.preserve_absence(record.key(), event);
+        }
         let old = record.write(source.clone());
         record.set_stamp(stamp);
         self.finish(shared, &mut record, how);
@@ -224,10 +228,10 @@ impl Shard {
         let (stamp, event) = self.stamps(shared, how);
         let mut record = Record::new(key, source.clone());
         record.set_stamp(stamp);
-        if self.attention & attention::HELD != 0 && self.holds.holder(key).is_some() {
+        if self.attention & attention::HELD != 0 && self.holds.holder(shared, key).is_some() {
             record.set_flag(flag::FROZEN, true);
         }
-        if self.attention & attention::CUT != 0 && how.moved {
+        if how.moved {
             self.preserve_absence(key, event);
         }
         self.table
@@ -360,26 +364,25 @@ impl Shard {
         }
     }
 
-    /// The items of a flow.
-    pub fn flow(&self, shared: &Shared, scope: &str) -> Vec<Record> {
+    /// Shows the items of a flow to `f`.
+    pub fn flow(&self, shared: &Shared, scope: &str, mut f: impl FnMut(&Record)) {
         let hash = shared.hash(scope);
         let Some(first) = self.flows.find(hash, |first| scope_of(first) == scope) else {
-            return Vec::new();
+            return;
         };
-        let mut items = vec![first.share()];
+        f(first);
         let mut next = first.next_in_ring();
         while next != first.link() {
             // SAFETY: a record in a ring is in the table, and this shard is locked.
             let record = unsafe { next.upgrade() };
             next = record.next_in_ring();
-            items.push(record);
+            f(&record);
         }
-        items
     }
 
     /// Refuses a write to a key that somebody else than `by` holds.
     pub fn admit(&self, shared: &Shared, key: &str, by: Option<Hold>) -> Result<(), Error> {
-        match self.holds.holder(key) {
+        match self.holds.holder(shared, key) {
             Some(hold) if by != Some(hold) => Err(Error::Frozen {
                 key: key.to_owned(),
                 node: shared.node.to_string(),
