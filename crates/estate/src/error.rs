@@ -1,5 +1,6 @@
 //! What can go wrong, for every part of the public API: what happened, to what, what to do.
 
+use crate::protocol::View;
 use crate::store::Hold;
 use crate::version::Stamp;
 use thiserror::Error;
@@ -115,6 +116,68 @@ pub enum Error {
         at: Stamp,
         /// Where the node's clock stands.
         clock: Stamp,
+    },
+    /// A reducer that does not exist.
+    #[error(
+        "there is no reducer {name:?}: use latest, sum, avg, min, max, count, any, all, union, concat, causal, or a function"
+    )]
+    Reducer {
+        /// What was asked for, shortened.
+        name: String,
+    },
+    /// Items that a reducer cannot put together.
+    #[error("{reducer}: key {key:?} on node {node} {why}")]
+    Reduce {
+        /// The reducer.
+        reducer: &'static str,
+        /// One key that is concerned.
+        key: String,
+        /// The node that holds it.
+        node: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Not enough members have answered in time. The view holds what the others say.
+    #[error(
+        "{} of {} members have not answered in time ({}): the view is incomplete; see that they run, allow more time or require fewer",
+        .0.missing.len(),
+        .0.missing.len() + .0.answered.len(),
+        .0.missing.join(", ")
+    )]
+    Incomplete(Box<View>),
+    /// A member cannot answer.
+    #[error("node {node} cannot answer: {why}")]
+    Remote {
+        /// The member.
+        node: String,
+        /// What it says.
+        why: String,
+    },
+    /// A request that cannot be carried out as it stands.
+    #[error("{what}: {remedy}")]
+    Request {
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A move that has not taken place: its items are where they were.
+    #[error("move {move_id:#x} from {source_node} was aborted, its items stay there: {why}")]
+    Aborted {
+        /// The move.
+        move_id: u64,
+        /// Where the items are.
+        source_node: String,
+        /// Why.
+        why: String,
+    },
+    /// A joint write that has not taken place, at no member.
+    #[error("joint write {joint_id:#x} was not made at any member: {why}")]
+    NotJoined {
+        /// The joint write.
+        joint_id: u64,
+        /// Why.
+        why: String,
     },
     /// A cut that is not open.
     #[error("cut {id} is not open on node {node}: it was ended or never begun; begin it again")]

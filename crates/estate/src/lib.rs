@@ -26,6 +26,8 @@ mod flow;
 mod item;
 mod key;
 mod pattern;
+pub mod protocol;
+pub mod reduce;
 mod store;
 mod value;
 mod version;
