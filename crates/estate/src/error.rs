@@ -1,6 +1,6 @@
 //! What can go wrong, for every part of the public API: what happened, to what, what to do.
 
-use crate::protocol::View;
+use crate::query::View;
 use crate::store::Hold;
 use crate::version::Stamp;
 use thiserror::Error;

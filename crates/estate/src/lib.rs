@@ -26,7 +26,7 @@ mod flow;
 mod item;
 mod key;
 mod pattern;
-pub mod protocol;
+mod query;
 pub mod reduce;
 mod store;
 mod value;
@@ -38,6 +38,7 @@ pub use flow::FlowKey;
 pub use item::{Item, ItemRef};
 pub use key::{KEY_MAX, Key};
 pub use pattern::{PATTERN_MAX, Pattern};
+pub use query::{Consistency, Query, Require, View};
 pub use store::{
     Change, Handle, Hold, Interest, Memory, Selection, SetOptions, Store, StoreOptions, Until,
     VALUE_MAX,

@@ -1,7 +1,7 @@
 //! Sums and extremes.
 
-use super::partial::Witness;
 use super::Reducer;
+use super::partial::Witness;
 use crate::error::Error;
 use crate::value::{Value, ValueRef};
 use std::cmp::Ordering;
@@ -46,19 +46,17 @@ impl Total {
             (Self::Int(sum), Reducer::Avg) => Ok(Value::Float(sum as f64 / count.max(1) as f64)),
             (Self::Float(sum), Reducer::Avg) => Ok(Value::Float(sum / count.max(1) as f64)),
             (Self::Float(sum), _) => Ok(Value::Float(sum)),
-            (Self::Int(sum), _) => {
-                i64::try_from(sum)
-                    .map(Value::Int)
-                    .map_err(|_| Error::Reduce {
-                        reducer: reducer.name(),
-                        key: witness.key.to_string(),
-                        node: witness.node.to_string(),
-                        why: format!(
-                            "and {} more come to {sum}, which leaves the range of i64: store floats",
-                            count - 1
-                        ),
-                    })
-            }
+            (Self::Int(sum), _) => i64::try_from(sum)
+                .map(Value::Int)
+                .map_err(|_| Error::Reduce {
+                    reducer: reducer.name(),
+                    key: witness.key.to_string(),
+                    node: witness.node.to_string(),
+                    why: format!(
+                        "and {} more come to {sum}, which leaves the range of i64: store floats",
+                        count - 1
+                    ),
+                }),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What one instance contributes to a global read.
 
+use super::Reducer;
 use super::causal;
 use super::numbers::{self, Total};
 use super::sets::{self, Set};
-use super::Reducer;
 use crate::error::Error;
 use crate::item::{Item, ItemRef};
 use crate::value::{Value, ValueRef};
@@ -224,7 +224,11 @@ impl Partial {
                         witness: witness.min(w),
                     }
                 } else {
-                    mixed(reducer, (value.type_name(), witness), (other.type_name(), w))
+                    mixed(
+                        reducer,
+                        (value.type_name(), witness),
+                        (other.type_name(), w),
+                    )
                 }
             }
             (

@@ -1,7 +1,7 @@
 //! Unions, and runs of text and bytes.
 
-use super::partial::{State, Witness, mixed};
 use super::Reducer;
+use super::partial::{State, Witness, mixed};
 use crate::value::{Value, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

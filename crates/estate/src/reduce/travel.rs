@@ -1,9 +1,9 @@
 //! Partials as they travel: reducer, state, and what belongs to it.
 
+use super::Reducer;
 use super::numbers::Total;
 use super::partial::{Partial, State, Witness};
 use super::sets::Set;
-use super::Reducer;
 use crate::codec::{Malformed, Reader, put_bytes};
 use crate::error::Error;
 use crate::item::Item;
@@ -50,9 +50,7 @@ impl Partial {
         match &self.state {
             State::Nothing => {}
             State::Failed(error) => match &**error {
-                Error::Reduce {
-                    key, node, why, ..
-                } => {
+                Error::Reduce { key, node, why, .. } => {
                     for text in [key, node, why] {
                         put_bytes(out, text.as_bytes());
                     }
