@@ -179,6 +179,60 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// An option that will not do.
+    #[error("{what} {given:?} will not do: {why}")]
+    Options {
+        /// The option.
+        what: &'static str,
+        /// What was given, shortened.
+        given: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The estate was closed.
+    #[error("the estate is closed: open it again")]
+    Closed,
+    /// The estate was opened by a parent of this process.
+    #[error("the estate was opened before this process was forked: open one in the child")]
+    Forked,
+    /// Another live member has this name.
+    #[error(
+        "another live member of cluster {cluster:?} is called {node:?}: names have to be unique, choose another"
+    )]
+    NameTaken {
+        /// The name.
+        node: String,
+        /// The cluster.
+        cluster: String,
+    },
+    /// There is no such member.
+    #[error("no member is called {node:?}; there are: {members}")]
+    NoMember {
+        /// The name.
+        node: String,
+        /// Those that there are.
+        members: String,
+    },
+    /// A server did not do what it was asked.
+    #[error("{url}: {what}; {remedy}")]
+    Backend {
+        /// The server.
+        url: String,
+        /// What happened.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A backend cannot do this.
+    #[error("{what} is not possible with {backend}: {instead}")]
+    Unsupported {
+        /// The backend.
+        backend: String,
+        /// What was wanted.
+        what: &'static str,
+        /// Why, and what to do instead.
+        instead: &'static str,
+    },
     /// A cut that is not open.
     #[error("cut {id} is not open on node {node}: it was ended or never begun; begin it again")]
     NoCut {

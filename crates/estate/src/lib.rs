@@ -20,6 +20,7 @@
 //! assert_eq!(store.get("packets"), Some(Value::Int(5)));
 //! ```
 
+mod backend;
 mod codec;
 mod error;
 mod flow;
@@ -32,6 +33,10 @@ mod store;
 mod value;
 mod version;
 
+pub use backend::{
+    Backend, Estate, Event, GlobalRead, Inbox, ItemHandle, Items, Options, ReadHook, Statistics,
+    Taken, Tls, Watch,
+};
 pub use codec::{Malformed, Reader};
 pub use error::Error;
 pub use flow::FlowKey;

@@ -76,10 +76,10 @@ pub(super) fn joined(reducer: Reducer, mut a: Parts, b: Parts) -> State {
             (value.type_name(), Witness { node, key })
         })
     };
-    if let (Some(one), Some(other)) = (kind(&a), kind(&b)) {
-        if one.0 != other.0 {
-            return mixed(reducer, one, other);
-        }
+    if let (Some(one), Some(other)) = (kind(&a), kind(&b))
+        && one.0 != other.0
+    {
+        return mixed(reducer, one, other);
     }
     a.extend(b);
     State::Parts(a)
