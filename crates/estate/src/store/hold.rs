@@ -344,12 +344,10 @@ impl Store {
     /// # Errors
     /// [`Error::Frozen`] if another hold has the key, [`Error::MemoryFull`], [`Error::Key`].
     pub fn insert_moved(&self, hold: Hold, item: &Item) -> Result<bool, Error> {
-        let seen = item.history();
-        let foreign = item.node != self.shared.node;
         self.observe(item.stamp);
         let how = How {
             expires: item.expires,
-            after: (foreign || item.clock.is_some()).then_some(&seen),
+            after: item.clock.as_ref(),
             at: Some(item.stamp),
             moved: true,
             by: Some(hold),
