@@ -23,6 +23,7 @@
 mod backend;
 mod codec;
 mod error;
+pub mod fabric;
 mod flow;
 mod item;
 mod key;
