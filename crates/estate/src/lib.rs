@@ -28,6 +28,7 @@ mod flow;
 mod item;
 mod key;
 mod pattern;
+pub mod protocol;
 mod query;
 pub mod reduce;
 mod store;

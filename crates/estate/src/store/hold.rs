@@ -38,7 +38,7 @@ impl fmt::Display for Hold {
 }
 
 /// The items that an operation is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// These keys, whether they exist or not.
     Keys(Vec<String>),
