@@ -21,6 +21,7 @@
 //! ```
 
 mod backend;
+mod capi;
 mod codec;
 mod error;
 pub mod fabric;

@@ -393,6 +393,11 @@ pub struct ItemHandle {
 }
 
 impl ItemHandle {
+    /// Whose item it is.
+    pub fn estate(&self) -> &Estate {
+        &self.estate
+    }
+
     /// The key.
     pub fn key(&self) -> &str {
         match &self.at {
@@ -422,7 +427,7 @@ impl ItemHandle {
     pub fn set(&self, value: ValueRef<'_>) -> Result<Stamp, Error> {
         self.estate.check()?;
         match &self.at {
-            At::Here(handle) => handle.set(value.to_value()),
+            At::Here(handle) => handle.set_with(value, SetOptions::default()),
             At::There(items, key) => items.set(key, value, SetOptions::default()),
         }
     }

@@ -287,12 +287,18 @@ impl Store {
         Some(self.item(&shard, record))
     }
 
-    /// Shows the item to `f` where it is, without copying it; `f` must not call the store.
+    /// Shows the item to `f` where it is, without copying it; `f` must not call the store. No lock
+    /// is held while `f` looks at a big value.
     #[inline]
     pub fn with<R>(&self, key: &str, f: impl FnOnce(ItemRef<'_>) -> R) -> Option<R> {
         let (shard, hash) = self.place(key);
         let shard = self.shards[shard].lock();
         let record = shard.find_live(&self.shared, hash, key)?;
+        if record.has(flag::SPILLED) {
+            let item = self.item(&shard, record);
+            drop(shard);
+            return Some(f(item.borrow()));
+        }
         Some(f(shard.view(record)))
     }
 
