@@ -377,6 +377,10 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
+        if self.life.check() == Err(Error::Forked) {
+            // Threads that are the parent's cannot be waited for here: the backend stays.
+            std::mem::forget(self.backend.clone());
+        }
     }
 }
 
