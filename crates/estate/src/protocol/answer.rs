@@ -3,6 +3,7 @@
 use super::engine::{Action, Engine, Now};
 use super::member::NodeId;
 use super::message::{Message, Refusal};
+use super::take::table::State;
 use crate::error::Error;
 use crate::pattern::Pattern;
 use crate::reduce::Reducer;
@@ -147,7 +148,9 @@ impl Engine {
 
     /// The earliest instant at which something may have happened here that only others know of.
     fn undecided(&self) -> Option<Stamp> {
-        None
+        let arrivals = self.arrivals.moves.values();
+        let doubtful = arrivals.filter(|arrival| arrival.state == State::Doubt);
+        doubtful.map(|arrival| arrival.ready_at).min()
     }
 
     pub(super) fn end_cuts(&mut self, store: &Store, of: impl Fn(&Asker) -> bool) {

@@ -6,6 +6,7 @@ use super::member::{Members, News, NodeId};
 use super::message::Message;
 use super::moved::Moved;
 use super::parts::Parts;
+use super::take::{Arrival, Departure, Journal};
 use crate::error::Error;
 use crate::item::Item;
 use crate::query::View;
@@ -155,6 +156,8 @@ pub struct Engine {
     pub(super) calls: Calls,
     pub(super) cuts: Cuts,
     pub(super) moved: Moved,
+    pub(super) arrivals: Journal<Arrival>,
+    pub(super) departures: Journal<Departure>,
 }
 
 impl Engine {
@@ -171,6 +174,8 @@ impl Engine {
             calls: Calls::default(),
             cuts: Cuts::default(),
             moved: Moved::default(),
+            arrivals: Journal::default(),
+            departures: Journal::default(),
         }
     }
 
@@ -196,8 +201,8 @@ impl Engine {
                 .out
                 .push(Action::Event(Event::NameTaken(member.clone()))),
             News::Joined => self.arrived(store, member),
-            News::Restarted(before) => {
-                self.departed(store, &before);
+            News::Restarted { before, was_live } => {
+                self.departed(store, &before, was_live);
                 self.arrived(store, member);
             }
         }
@@ -208,20 +213,28 @@ impl Engine {
     pub fn left(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
         self.now = now;
         if self.members.left(member) {
-            self.departed(store, member);
+            self.departed(store, member, true);
         }
         self.finish()
     }
 
-    fn arrived(&mut self, _store: &Store, member: &NodeId) {
+    fn arrived(&mut self, store: &Store, member: &NodeId) {
         self.out.push(Action::Event(Event::Joined(member.clone())));
+        self.departures_back(member);
+        self.arrivals_back(member);
+        self.settle_cuts(store);
     }
 
-    fn departed(&mut self, store: &Store, member: &NodeId) {
-        self.out.push(Action::Event(Event::Left(member.clone())));
-        self.parts.departed(member);
-        self.cuts_of_departed(store, member);
-        self.calls_of_departed(member);
+    fn departed(&mut self, store: &Store, member: &NodeId, was_live: bool) {
+        if was_live {
+            self.out.push(Action::Event(Event::Left(member.clone())));
+            self.parts.departed(member);
+            self.cuts_of_departed(store, member);
+            self.calls_of_departed(member);
+        }
+        let dead = self.members.is_replaced(member);
+        self.departures_to(store, member, dead);
+        self.arrivals_from(store, member, dead);
     }
 
     /// A message has come. What cannot be understood, or comes from no live member, is dropped.
@@ -256,6 +269,29 @@ impl Engine {
                 self.answered(store, from, call, at, *contribution);
             }
             Message::Refuse { call, at, refusal } => self.refused(store, from, call, at, refusal),
+            Message::Begin {
+                what,
+                pre_copy,
+                selection,
+            } => self.begin(store, from, what, pre_copy, selection),
+            Message::Cargo {
+                what,
+                index,
+                last,
+                chain,
+                gone,
+                items,
+            } => self.cargo(store, from, what, index, last, &chain, &gone, &items),
+            Message::Got { what, next } => self.got(store, from, what, next),
+            Message::Ready { what, clock } => self.ready(store, from, what, clock),
+            Message::Commit { what, at, frozen } => self.committed(store, from, what, at, frozen),
+            Message::Owned { what } => self.owned(store, from, what),
+            Message::Closed { what } => self.closed(store, from, what),
+            Message::Abort { what, why } => {
+                // It comes from the source or from the destination; only one of both knows it.
+                self.source_aborted(store, from, what, &why);
+                self.destination_aborted(store, from, what, &why);
+            }
             Message::Part {
                 serial,
                 index,
@@ -273,17 +309,34 @@ impl Engine {
         self.parts_time();
         self.cuts_time(store);
         self.calls_time(store);
+        self.departures_time(store);
+        self.arrivals_time(store);
         self.moved.time(now);
         self.finish()
     }
 
     /// When [`Engine::time`] is to be called next; earlier does no harm.
     pub fn next_due(&self) -> Option<Now> {
-        [self.parts.due(), self.cuts.due(), self.calls.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (timeout, dead) = (self.settings.move_timeout, self.settings.declare_dead);
+        let departures = self.departures.moves.values();
+        let departures = departures.filter_map(|d| d.due(timeout, dead)).min();
+        let arrivals = self.arrivals.moves.values();
+        let arrivals = arrivals.filter_map(|a| a.due(timeout, dead)).min();
+        [
+            self.parts.due(),
+            self.cuts.due(),
+            self.calls.due(),
+            self.moved.due(),
+            departures,
+            arrivals,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
+
+    /// What has changed in the store since the last look.
+    pub(super) fn take_in_changes(&mut self, _store: &Store) {}
 
     pub(super) fn finish(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.out)

@@ -60,7 +60,12 @@ pub(super) enum News {
     /// A member that was not there.
     Joined,
     /// It takes the place of an earlier incarnation, whose memory is lost.
-    Restarted(NodeId),
+    Restarted {
+        /// Who was there before.
+        before: NodeId,
+        /// Whether it was still taken for live.
+        was_live: bool,
+    },
     /// Known already.
     Known,
     /// An incarnation that has been replaced.
@@ -109,12 +114,18 @@ impl Members {
                 self.live.insert(member.name.clone(), member.clone());
                 let last = self.gone.remove(&member.name);
                 match before {
-                    Some(before) => News::Restarted(before),
+                    Some(before) => News::Restarted {
+                        before,
+                        was_live: true,
+                    },
                     None => match last {
-                        Some(last) if last < member.incarnation => News::Restarted(NodeId {
-                            name: member.name.clone(),
-                            incarnation: last,
-                        }),
+                        Some(last) if last < member.incarnation => News::Restarted {
+                            before: NodeId {
+                                name: member.name.clone(),
+                                incarnation: last,
+                            },
+                            was_live: false,
+                        },
                         _ => News::Joined,
                     },
                 }

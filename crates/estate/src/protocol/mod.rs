@@ -17,6 +17,7 @@ mod member;
 mod message;
 mod moved;
 mod parts;
+pub mod take;
 
 pub use contribution::{Contribution, Moving, Note, Role, combine};
 pub use engine::{Action, CallId, Engine, Event, Now, Settings, Taken};

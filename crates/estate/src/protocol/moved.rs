@@ -77,14 +77,27 @@ impl Moved {
         }
     }
 
-    /// The items of the chains are ours from `at` on; `note` says so for `note_ends`.
-    pub fn own(&mut self, chains: &BTreeSet<u32>, at: Stamp, note: Note, note_ends: Now) {
+    /// The items of the chains are ours from `at` on. Until `until` they are counted by their
+    /// chain; `note` says that they are ours until [`Moved::note_ends`] says when to forget it.
+    pub fn own(&mut self, chains: &BTreeSet<u32>, at: Stamp, note: Note, until: Now) {
         for chain in chains {
             if let Some(chain) = self.chains.get_mut(chain) {
                 chain.owned = Some(at);
+                if let Some((.., ends)) = chain.links.last_mut() {
+                    *ends = until;
+                }
             }
         }
-        self.notes.insert(note, note_ends);
+        self.notes.insert(note, Now::MAX);
+    }
+
+    /// The source has stopped reporting what we own, or soon will.
+    pub fn note_ends(&mut self, move_id: u64, at: Now) {
+        for (note, ends) in &mut self.notes {
+            if note.move_id == move_id && note.role == Role::Destination {
+                *ends = at;
+            }
+        }
     }
 
     /// The items have not come after all, or have been withdrawn.
