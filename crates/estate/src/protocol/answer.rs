@@ -150,7 +150,8 @@ impl Engine {
     fn undecided(&self) -> Option<Stamp> {
         let arrivals = self.arrivals.moves.values();
         let doubtful = arrivals.filter(|arrival| arrival.state == State::Doubt);
-        doubtful.map(|arrival| arrival.ready_at).min()
+        let doubtful = doubtful.map(|arrival| arrival.ready_at);
+        doubtful.chain(self.joints.undecided()).min()
     }
 
     pub(super) fn end_cuts(&mut self, store: &Store, of: impl Fn(&Asker) -> bool) {

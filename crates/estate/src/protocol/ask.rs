@@ -10,6 +10,7 @@
 
 use super::contribution::{Contribution, combine};
 use super::engine::{Action, CallId, Engine, Now};
+use super::interest::cached_age;
 use super::member::NodeId;
 use super::message::{Message, Refusal};
 use crate::error::Error;
@@ -67,16 +68,10 @@ impl Engine {
 
     fn begin_call(&mut self, store: &Store, number: u64, query: Query) -> Result<(), Error> {
         check(&query, self.settings.longest_query)?;
-        self.begin_asking(store, number, query)
-    }
-
-    /// Asks all members, whatever replicas there are.
-    pub(super) fn begin_asking(
-        &mut self,
-        store: &Store,
-        number: u64,
-        query: Query,
-    ) -> Result<(), Error> {
+        if let Some(max_age) = cached_age(&query) {
+            self.ask_replica(store, number, query, max_age);
+            return Ok(());
+        }
         let mut expected: BTreeSet<NodeId> = self.members.others().cloned().collect();
         expected.insert(self.own.clone());
         let pause = self.settings.retry.min(query.timeout / 4);
@@ -218,7 +213,8 @@ impl Engine {
         let Some(call) = self.calls.open.remove(&number) else {
             return;
         };
-        let result = view(&call.query, &call.expected, &call.answers, None);
+        let none = BTreeMap::new();
+        let result = view(&call.query, &call.expected, &call.answers, &none, None);
         self.out.push(Action::Done {
             call: CallId(number),
             result,
@@ -270,14 +266,22 @@ impl Engine {
     }
 }
 
-/// What the answers come to, or that they do not suffice.
+/// What the answers come to, or that they do not suffice. What is `stale` is in the value, but
+/// counts as missing.
 pub(super) fn view(
     query: &Query,
     expected: &BTreeSet<NodeId>,
     answers: &BTreeMap<NodeId, Contribution>,
+    stale: &BTreeMap<NodeId, Contribution>,
     oldest: Option<Duration>,
 ) -> Result<View, Error> {
-    let reduced = combine(query.reducer, answers)?;
+    let reduced = if stale.is_empty() {
+        combine(query.reducer, answers)?
+    } else {
+        let all = answers.iter().chain(stale);
+        let all = all.map(|(member, said)| (member.clone(), said.clone()));
+        combine(query.reducer, &all.collect())?
+    };
     let (answered, missing): (Vec<&NodeId>, Vec<&NodeId>) = expected
         .iter()
         .partition(|member| answers.contains_key(*member));

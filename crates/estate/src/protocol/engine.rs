@@ -2,11 +2,14 @@
 
 use super::answer::Cuts;
 use super::ask::Calls;
+use super::interest::Interests;
+use super::joint::Joints;
 use super::member::{Members, News, NodeId};
 use super::message::Message;
 use super::moved::Moved;
 use super::parts::Parts;
 use super::take::{Arrival, Departure, Journal};
+use super::watch::Watches;
 use crate::error::Error;
 use crate::item::Item;
 use crate::query::View;
@@ -158,6 +161,12 @@ pub struct Engine {
     pub(super) moved: Moved,
     pub(super) arrivals: Journal<Arrival>,
     pub(super) departures: Journal<Departure>,
+    pub(super) interests: Interests,
+    pub(super) watches: Watches,
+    pub(super) joints: Joints,
+    // When the store's changes were last taken in, and whether there may be more.
+    looked: Now,
+    stirred: bool,
 }
 
 impl Engine {
@@ -176,6 +185,11 @@ impl Engine {
             moved: Moved::default(),
             arrivals: Journal::default(),
             departures: Journal::default(),
+            interests: Interests::default(),
+            watches: Watches::default(),
+            joints: Joints::default(),
+            looked: Now::ZERO,
+            stirred: false,
         }
     }
 
@@ -222,6 +236,9 @@ impl Engine {
         self.out.push(Action::Event(Event::Joined(member.clone())));
         self.departures_back(member);
         self.arrivals_back(member);
+        self.interests_of_arrived(store, member);
+        self.watches_of_arrived();
+        self.joints_of_arrived(member);
         self.settle_cuts(store);
     }
 
@@ -231,7 +248,10 @@ impl Engine {
             self.parts.departed(member);
             self.cuts_of_departed(store, member);
             self.calls_of_departed(member);
+            self.interests_of_departed(store, member);
         }
+        self.watches_of_departed(store, member);
+        self.joints_of_departed(store, member);
         let dead = self.members.is_replaced(member);
         self.departures_to(store, member, dead);
         self.arrivals_from(store, member, dead);
@@ -299,18 +319,102 @@ impl Engine {
                 bytes,
             } => self.part(store, from, serial, index, count, &bytes),
             Message::Want { serial, next } => self.wanted(from, serial, next),
-            _ => {}
+            Message::Subscribe {
+                interest,
+                sent,
+                have,
+                max_age,
+                lease,
+                reducer,
+                pattern,
+            } => self.subscribed(
+                store, from, interest, sent, have, max_age, lease, reducer, pattern,
+            ),
+            Message::Push {
+                interest,
+                serial,
+                echo,
+                held,
+                contribution,
+            } => {
+                let as_of = echo.saturating_add(held);
+                self.pushed(
+                    from,
+                    interest,
+                    serial,
+                    as_of,
+                    contribution.map(|said| *said),
+                );
+            }
+            Message::Watch {
+                watch,
+                seen,
+                lease,
+                pattern,
+            } => self.watched(store, from, watch, seen, lease, pattern),
+            Message::Changed {
+                watch,
+                serial,
+                items,
+                gone,
+            } => self.reported(from, watch, serial, items, gone),
+            Message::Forget { number } => {
+                self.forget_interest(store, from, number);
+                self.forget_watch(store, from, number);
+            }
+            Message::Prepared { joint, clock, with } => {
+                self.prepared(store, from, joint, clock, with);
+            }
+            Message::Decided { joint, at, why } => self.decided(store, joint, at, &why),
+        }
+    }
+
+    /// The store has changed: call this when [`Store::on_change`] says so.
+    pub fn changed(&mut self, store: &Store, now: Now) -> Vec<Action> {
+        self.now = now;
+        self.stirred = true;
+        // The store says so once until it is looked into: not looking at once is what keeps a
+        // hundred thousand writes a second from being as many looks.
+        if self.look_due().is_none_or(|due| due <= now) {
+            self.take_in_changes(store);
+            self.interests_time(store);
+            self.watches_time(store);
+        }
+        self.finish()
+    }
+
+    fn look_due(&self) -> Option<Now> {
+        let pace = [self.interests.pace(), self.watches.pace()];
+        let pace = pace.into_iter().flatten().min()?;
+        self.stirred.then(|| self.looked + pace)
+    }
+
+    /// What has changed in the store since the last look.
+    pub(super) fn take_in_changes(&mut self, store: &Store) {
+        self.stirred = false;
+        self.looked = self.now;
+        for change in store.changes() {
+            if !self.moved.hides_change(&change.key) {
+                self.interests.changed(&change.key);
+                self.watches.changed(&change.key);
+            }
         }
     }
 
     /// Timers that are due.
     pub fn time(&mut self, store: &Store, now: Now) -> Vec<Action> {
         self.now = now;
+        if self.look_due().is_some_and(|due| due <= now) {
+            self.take_in_changes(store);
+        }
         self.parts_time();
         self.cuts_time(store);
         self.calls_time(store);
         self.departures_time(store);
         self.arrivals_time(store);
+        self.interests_time(store);
+        self.watches_time(store);
+        self.joints_time(store);
         self.moved.time(now);
         self.finish()
     }
@@ -329,14 +433,16 @@ impl Engine {
             self.moved.due(),
             departures,
             arrivals,
+            self.interests.due(),
+            self.watches.due(),
+            self.joints.due(dead),
+            self.look_due(),
         ]
         .into_iter()
         .flatten()
         .min()
+        .filter(|&due| due != Now::MAX)
     }
-
-    /// What has changed in the store since the last look.
-    pub(super) fn take_in_changes(&mut self, _store: &Store) {}
 
     pub(super) fn finish(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.out)
