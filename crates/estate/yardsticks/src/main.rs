@@ -2,13 +2,14 @@
 //! considered, in one run: the figures of `docs/decisions/0020-fabric.md`.
 //!
 //! ```text
-//! estate-yardsticks measure [--rounds N] [--sizes 1,2,4] [--kinds udp,tcp,zmq,zenoh-query,zenoh-put]
-//! estate-yardsticks idle                 CPU of 16 idle, fully meshed Zenoh peers
+//! estate-yardsticks measure [--rounds N] [--sizes 1,2,4] [--kinds udp,tcp,mesh,zmq,zenoh-query,zenoh-put]
+//! estate-yardsticks idle                 CPU of 16 idle, fully meshed peers
 //! ```
 //! Prints one JSON object. A round is one question of 64 bytes to every peer and an answer of
 //! 64 bytes from each; its time runs from the call to the last answer in the caller's hands. The
 //! kinds take turns round-robin in blocks, so that a slow minute of the machine hits all alike.
 
+mod mesh;
 mod peers;
 mod tcp;
 mod udp;
@@ -22,7 +23,7 @@ use peers::Peers;
 /// Bytes of a question and of an answer.
 pub const PAYLOAD: usize = 64;
 const SIZES: [usize; 5] = [1, 2, 4, 8, 16];
-const KINDS: [&str; 5] = ["udp", "tcp", "zmq", "zenoh-query", "zenoh-put"];
+const KINDS: [&str; 6] = ["udp", "tcp", "mesh", "zmq", "zenoh-query", "zenoh-put"];
 const BLOCKS: usize = 4;
 
 /// Asks every peer once and returns when all have answered.
@@ -34,6 +35,7 @@ fn open(kind: &str, ports: &[u16]) -> Box<dyn Scatter> {
     match kind {
         "udp" => Box::new(udp::Asker::new(ports)),
         "tcp" => Box::new(tcp::Asker::new(ports)),
+        "mesh" => Box::new(mesh::Asker::new(ports)),
         "zmq" => Box::new(zeromq::Asker::new(ports)),
         "zenoh-query" => Box::new(zenoh_fabric::Asker::queries(ports)),
         "zenoh-put" => Box::new(zenoh_fabric::Asker::puts(ports)),
@@ -89,20 +91,22 @@ fn measure(rounds: usize, sizes: &[usize], kinds: &[String]) {
     );
 }
 
-/// CPU share of each of 16 Zenoh peers that know all others and have nothing to do.
+/// CPU share of each of 16 peers that know all others and have nothing to do.
 fn idle() {
-    let peers = Peers::spawn("zenoh-query", 16, true);
-    std::thread::sleep(Duration::from_secs(3));
-    let before = peers.cpu();
-    let begin = Instant::now();
-    std::thread::sleep(Duration::from_secs(10));
-    let share = (peers.cpu() - before) / begin.elapsed().as_secs_f64() / peers.ports.len() as f64;
-    let resident = peers.resident();
-    println!(
-        r#"{{"kind":"zenoh","peers":16,"idle_cpu_percent":{:.2},"resident_mib":{:.1}}}"#,
-        share * 100.0,
-        resident
-    );
+    let mut rows = Vec::new();
+    for kind in ["mesh", "zenoh-query"] {
+        let peers = Peers::spawn(kind, 16, true);
+        std::thread::sleep(Duration::from_secs(3));
+        let (before, begin) = (peers.cpu(), Instant::now());
+        std::thread::sleep(Duration::from_secs(10));
+        let used = (peers.cpu() - before) / begin.elapsed().as_secs_f64();
+        let percent = used * 100.0 / peers.ports.len() as f64;
+        let resident = peers.resident();
+        rows.push(format!(
+            r#"{{"kind":"{kind}","peers":16,"idle_cpu_percent":{percent:.2},"resident_mib":{resident:.1}}}"#
+        ));
+    }
+    println!("[{}]", rows.join(","));
 }
 
 fn main() {
