@@ -189,6 +189,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The cluster cannot be joined.
+    #[error(transparent)]
+    Fabric(#[from] crate::fabric::FabricError),
     /// The estate was closed.
     #[error("the estate is closed: open it again")]
     Closed,

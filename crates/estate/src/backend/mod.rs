@@ -131,6 +131,10 @@ impl Estate {
             let local = Arc::new(local::Local::open(options)?);
             return Ok((Place::Here(local.store().clone()), local));
         }
+        if kind == "p2p" {
+            let node = Arc::new(crate::node::Node::open(options)?);
+            return Ok((Place::Here(node.store().clone()), node));
+        }
         #[cfg(feature = "redis")]
         if kind.starts_with("redis://")
             || kind.starts_with("redis+unix://")

@@ -7,16 +7,16 @@
 
 mod error;
 mod local;
-mod member;
 pub mod mesh;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::backend::Tls;
+pub use crate::protocol::NodeId;
 pub use error::FabricError;
 pub use local::{LocalFabric, Switchboard};
-pub use member::NodeId;
-pub use mesh::{Mesh, MeshOptions, Tls};
+pub use mesh::{Mesh, MeshOptions};
 
 /// Why a member is one no longer.
 #[derive(Clone, Debug, PartialEq, Eq)]

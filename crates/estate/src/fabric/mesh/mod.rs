@@ -26,10 +26,9 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::{Fabric, FabricError, FabricStatistics, Listener, NodeId};
+use super::{Fabric, FabricError, FabricStatistics, Listener, NodeId, Tls};
 use link::Link;
 pub use scout::Scouting;
-pub use tls::Tls;
 
 /// How a node takes part in a mesh.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 //! has signed, and it has to stand for the node's name, or for the cluster's (one certificate for
 //! all). Names of hosts play no part: peers pass on each other's addresses.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,18 +16,7 @@ use rustls::{
     ServerConnection, SignatureScheme,
 };
 
-use super::FabricError;
-
-/// PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates of the authorities that are trusted.
-    pub ca: PathBuf,
-    /// This node's certificate, then those between it and an authority.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
+use super::{FabricError, Tls};
 
 /// Both roles of this node.
 pub struct Identity {
