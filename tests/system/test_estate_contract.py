@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,8 +58,12 @@ class Backend:
         opened = [self.open(f"n{number}", **options) for number in range(count)]
         names = sorted(es.node for es in opened)
         for es in opened:
-            wait_until(lambda es=es: es.members() == names, f"{es} does not see {names}")
+            wait_until(partial(sees, es, names), f"{es} does not see {names}")
         return opened
+
+
+def sees(es: Estate, names: list[str]) -> bool:
+    return es.members() == names
 
 
 @pytest.fixture(params=BACKENDS)

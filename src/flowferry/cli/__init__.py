@@ -25,6 +25,7 @@ COMMANDS = {
     "testbed": Entry("testbed", "testbed", "Hosts, switches and instances on this machine."),
     "hsl": Entry("hsl", "hsl", "The handover support layer of an instance."),
     "probe": Entry("probe", "probe", "Traffic that proves loss, order, duplication and delay."),
+    "state": Entry("state", "state", "Local and global state of function instances."),
     "bench": Entry("bench", "bench", "An experiment of the papers, or one of ours."),
     "doctor": Entry("doctor", "doctor", "Check what this machine needs to run all this."),
 }
