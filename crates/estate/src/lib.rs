@@ -46,7 +46,7 @@ pub use error::Error;
 pub use flow::FlowKey;
 pub use item::{Item, ItemRef};
 pub use key::{KEY_MAX, Key};
-pub use node::{Node, Then};
+pub use node::{MemberNews, Node, Then};
 pub use pattern::{PATTERN_MAX, Pattern};
 pub use query::{Consistency, Query, Require, View};
 pub use store::{

@@ -10,18 +10,22 @@ mod shell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{Backend, Options, ReadHook, Statistics, Taken, Watch};
+use crate::backend::{Backend, Inbox, Options, ReadHook, Statistics, Taken, Watch};
 use crate::error::Error;
 use crate::fabric::mesh::Scouting;
 use crate::fabric::{Fabric, FabricError, Mesh, MeshOptions, NodeId};
 use crate::pattern::Pattern;
-use crate::protocol::{Engine, Settings};
-use crate::query::{Query, View};
+use crate::protocol::{CachedView, Engine, Replicas, Settings, Write};
+use crate::query::{Consistency, Query, View};
+use crate::reduce::Reducer;
 use crate::store::{Selection, Store, StoreOptions};
+use crate::version::Stamp;
 pub use reply::Then;
+pub use shell::MemberNews;
 use shell::{Shell, now_ms};
 
 /// A member of a cluster.
@@ -31,6 +35,7 @@ pub struct Node {
     /// The process that opened it: threads do not survive a fork.
     process: u32,
     address: Option<std::net::SocketAddr>,
+    replicas: Arc<Replicas>,
 }
 
 impl Node {
@@ -80,7 +85,15 @@ impl Node {
         }));
         store.tick(now_ms());
         let engine = Engine::new(me, Settings::default());
+        let replicas = engine.replicas();
         let shell = Arc::new(Shell::new(store, fabric, engine));
+        let writing = Arc::downgrade(&shell);
+        shell.store.on_change(move || {
+            // The ticker looks within 5 ms: a writer on the packet path wakes nobody.
+            if let Some(shell) = writing.upgrade() {
+                shell.changed.store(true, Ordering::Release);
+            }
+        });
         let ticking = shell.clone();
         let ticker = std::thread::Builder::new()
             .name("estate-tick".into())
@@ -95,6 +108,7 @@ impl Node {
             ticker: Mutex::new(Some(ticker)),
             process: std::process::id(),
             address: None,
+            replicas,
         };
         match shell.fabric.start(shell.clone()) {
             Ok(()) => Ok(node),
@@ -126,6 +140,11 @@ impl Node {
     /// # Errors
     /// [`Error::Incomplete`] with the partial view if too few have answered in time.
     pub fn get_global(&self, query: Query) -> Result<View, Error> {
+        if let Consistency::Cached { max_age } = query.consistency
+            && let Some(cached) = self.cached(&query.pattern, query.reducer, max_age)
+        {
+            return Ok(cached.to_view());
+        }
         reply::wait(|then| self.query_then(query, then))
     }
 
@@ -178,6 +197,69 @@ impl Node {
         reply::wait(|then| self.take_then(selection, source, move_id, pre_copy, then))
     }
 
+    /// What a replica says that is no older than `max_age`, if one is kept here: neither the network
+    /// nor the engine is asked. Any read with [`Consistency::Cached`] has one kept.
+    pub fn cached(
+        &self,
+        pattern: &Pattern,
+        reducer: Reducer,
+        max_age: Duration,
+    ) -> Option<CachedView> {
+        self.replicas
+            .read(pattern, reducer, max_age, self.shell.now())
+    }
+
+    /// Changes of matching items on all members, from now on.
+    pub fn watch(&self, pattern: Pattern) -> Watch {
+        let shell = &self.shell;
+        let inbox = Arc::new(Inbox::default());
+        let begin = |engine: &mut Engine| engine.watch(&shell.store, pattern, shell.now());
+        let number = shell.watch(begin, inbox.clone());
+        let watched = Arc::downgrade(shell);
+        Watch::new(inbox, move || {
+            if let Some(shell) = watched.upgrade() {
+                shell.unwatch(number);
+            }
+        })
+    }
+
+    /// Writes here, and has the members `with` write what they have announced under the same `id`,
+    /// at one instant: a snapshot sees all of it or nothing. Every member taking part calls this.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`] if not all of them did within `timeout`; then nothing is written anywhere.
+    pub fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        let shell = &self.shell;
+        reply::wait(|then| {
+            let begin = |engine: &mut Engine| {
+                engine.joint(&shell.store, id, with, writes, timeout, shell.now())
+            };
+            shell.join(begin, then);
+        })
+    }
+
+    /// Who this is.
+    pub fn id(&self) -> NodeId {
+        self.shell.engine.lock().own().clone()
+    }
+
+    /// Who has come and gone since the last call, and why; at most the last thousand.
+    pub fn member_news(&self) -> Vec<MemberNews> {
+        self.shell.take_news()
+    }
+
+    /// The last peer that would not have this node after it had joined, and why: above all another
+    /// node that took its name while it was cut off.
+    pub fn last_refusal(&self) -> Option<(String, FabricError)> {
+        self.shell.last_refusal.lock().clone()
+    }
+
     /// Live members, this one included, by name.
     pub fn members(&self) -> Vec<String> {
         let members = self.shell.engine.lock().members();
@@ -225,12 +307,8 @@ impl Backend for Node {
         Ok(Taken { items: taken.items })
     }
 
-    fn watch(&self, _: Pattern) -> Result<Watch, Error> {
-        Err(Error::Unsupported {
-            what: "watch",
-            backend: "p2p".into(),
-            instead: "read with Cached",
-        })
+    fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
+        Ok(Self::watch(self, pattern))
     }
 
     fn members(&self) -> Result<Vec<String>, Error> {

@@ -1,6 +1,6 @@
 //! What carries the engine's actions out: the one place where engine, store, fabric and clock meet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,17 +8,30 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 
 use super::reply::Then;
-use crate::backend::{GlobalRead, ReadHook};
+use crate::backend::{Event as Change, GlobalRead, Inbox, ReadHook};
 use crate::error::Error;
 use crate::fabric::{Fabric, FabricError, Listener, NodeId, Why};
 use crate::protocol::{Action, CallId, Engine, Event, Now, Taken};
 use crate::query::View;
 use crate::store::Store;
+use crate::version::Stamp;
 
 /// How often the store is told the time, and due work is done.
 const TICK: Duration = Duration::from_millis(5);
 /// Items with a time to live that are looked at per tick.
 const SWEEP: usize = 256;
+
+/// Member news that are kept until somebody asks.
+const NEWS_MAX: usize = 1024;
+
+/// A member has come or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberNews {
+    /// The member.
+    pub member: NodeId,
+    /// Why it has gone; none: it has come.
+    pub gone: Option<Why>,
+}
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -31,6 +44,8 @@ pub fn now_ms() -> u64 {
 struct Waiting {
     views: HashMap<CallId, Then<View>>,
     takes: HashMap<CallId, Then<Taken>>,
+    joints: HashMap<CallId, Then<Stamp>>,
+    watches: HashMap<u64, Arc<Inbox>>,
     over: bool,
 }
 
@@ -46,6 +61,9 @@ pub struct Shell {
     pub engine: Mutex<Engine>,
     waiting: Mutex<Waiting>,
     hook: RwLock<Option<ReadHook>>,
+    /// Something was written that somebody is interested in.
+    pub changed: AtomicBool,
+    news: Mutex<VecDeque<MemberNews>>,
     begun: Instant,
     pub closed: AtomicBool,
     pub queries: AtomicU64,
@@ -64,6 +82,8 @@ impl Shell {
             engine: Mutex::new(engine),
             waiting: Mutex::default(),
             hook: RwLock::new(None),
+            changed: AtomicBool::new(false),
+            news: Mutex::default(),
             begun: Instant::now(),
             closed: AtomicBool::new(false),
             queries: AtomicU64::new(0),
@@ -88,6 +108,57 @@ impl Shell {
         self.queries.fetch_add(1, Ordering::Relaxed);
         self.begin(begin, |waiting, call| {
             drop(waiting.views.insert(call, then))
+        });
+    }
+
+    /// Starts a joint write.
+    pub fn join(
+        &self,
+        begin: impl FnOnce(&mut Engine) -> (CallId, Vec<Action>),
+        then: Then<Stamp>,
+    ) {
+        self.begin(begin, |waiting, call| {
+            drop(waiting.joints.insert(call, then))
+        });
+    }
+
+    /// Starts a watch; its events go to `inbox`.
+    pub fn watch(
+        &self,
+        begin: impl FnOnce(&mut Engine) -> (u64, Vec<Action>),
+        inbox: Arc<Inbox>,
+    ) -> u64 {
+        let mut number = 0;
+        let begin = |engine: &mut Engine| {
+            let (watch, actions) = begin(engine);
+            number = watch;
+            (CallId(watch), actions)
+        };
+        self.begin(begin, |waiting, call| {
+            drop(waiting.watches.insert(call.0, inbox))
+        });
+        number
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&self, number: u64) {
+        self.waiting.lock().watches.remove(&number);
+        self.with_engine(|engine, store, now| engine.unwatch(store, number, now));
+    }
+
+    /// Who has come and gone since the last call, at most the last thousand.
+    pub fn take_news(&self) -> Vec<MemberNews> {
+        self.news.lock().drain(..).collect()
+    }
+
+    fn report(&self, member: &NodeId, gone: Option<Why>) {
+        let mut news = self.news.lock();
+        if news.len() == NEWS_MAX {
+            news.pop_front();
+        }
+        news.push_back(MemberNews {
+            member: member.clone(),
+            gone,
         });
     }
 
@@ -152,9 +223,12 @@ impl Shell {
                     }
                 }
                 Action::GloballyRead { pattern, by } => self.globally_read(pattern, &by),
+                Action::Joined { call, result } => {
+                    if let Some(then) = self.waiting.lock().joints.remove(&call) {
+                        calls.push(Box::new(move || then(result)));
+                    }
+                }
                 Action::Event(event) => self.event(event),
-                #[allow(unreachable_patterns)]
-                _ => {}
             }
         }
     }
@@ -170,8 +244,17 @@ impl Shell {
     }
 
     fn event(&self, event: Event) {
-        if let Event::Left(_) = event {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+        // Members come and go by the fabric's word, see `Listener`.
+        if let Event::Changed {
+            watch,
+            node,
+            key,
+            item,
+        } = event
+            && let Some(inbox) = self.waiting.lock().watches.get(&watch)
+        {
+            let node = node.name;
+            inbox.put(Change { node, key, item });
         }
     }
 
@@ -180,9 +263,12 @@ impl Shell {
         while !self.closed.load(Ordering::Acquire) {
             self.store.tick(now_ms());
             self.store.sweep(SWEEP);
+            if self.changed.swap(false, Ordering::AcqRel) {
+                self.with_engine(Engine::changed);
+            }
             let due = self.engine.lock().next_due();
             if due.is_some_and(|due| due <= self.now()) {
-                self.with_engine(|engine, store, now| engine.time(store, now));
+                self.with_engine(Engine::time);
             }
             std::thread::park_timeout(TICK);
         }
@@ -215,10 +301,15 @@ impl Listener for Shell {
     }
 
     fn joined(&self, member: &NodeId) {
+        self.report(member, None);
         self.with_engine(|engine, store, now| engine.joined(store, member, now));
     }
 
-    fn left(&self, member: &NodeId, _: &Why) {
+    fn left(&self, member: &NodeId, why: &Why) {
+        if matches!(why, Why::Failed(_)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.report(member, Some(why.clone()));
         self.with_engine(|engine, store, now| engine.left(store, member, now));
     }
 
