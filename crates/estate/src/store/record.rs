@@ -42,27 +42,28 @@ pub(super) mod flag {
     pub const GONE: u8 = 32;
 }
 
+// What every operation needs stands last, next to the key.
 #[repr(C)]
 struct Header {
-    stamp: Cell<Stamp>,
     // Milliseconds since 1970; 0: never. Invariant: 0 unless MORTAL.
     expires: Cell<u64>,
     // Neighbours in the ring of the items of one flow; itself, if alone or of no flow.
     next: Cell<Link>,
     previous: Cell<Link>,
-    // A number's bits, or the start of the spilled bytes.
-    word: Cell<u64>,
-    value_len: Cell<u32>,
-    // Bytes behind the key that a value may take.
-    room: u32,
     // Low bits of the ms of the last use; kept for mortals only.
     touched: Cell<u32>,
     // Place in the shard's list of mortals, if MORTAL.
     place: Cell<u32>,
     references: Cell<u32>,
+    // Bytes behind the key that a value may take.
+    room: u32,
+    value_len: Cell<u32>,
     key_len: u16,
     kind: Cell<Kind>,
     flags: Cell<u8>,
+    stamp: Cell<Stamp>,
+    // A number's bits, or the start of the spilled bytes.
+    word: Cell<u64>,
     // The key and the room follow.
 }
 
@@ -197,6 +198,21 @@ impl Record {
                 .expect("fewer than 2^32 handles"),
         );
         Self(self.0)
+    }
+
+    /// Starts loading what an operation on it will need, all of it at once.
+    #[inline]
+    pub fn expect(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..3 {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch may be of any address.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    self.0.0.as_ptr().cast::<i8>().wrapping_add(32 + 64 * line),
+                )
+            };
+        }
     }
 
     /// The record as its neighbours know it.

@@ -105,7 +105,10 @@ impl Shard {
 
     #[inline]
     pub fn find(&self, hash: u64, key: &str) -> Option<&Record> {
-        self.table.find(hash, |record| record.key() == key)
+        self.table.find(hash, |record| {
+            record.expect();
+            record.key() == key
+        })
     }
 
     /// The item, unless it has expired.
@@ -157,7 +160,10 @@ impl Shard {
         source: &Source<'_>,
         how: &How<'_>,
     ) -> Result<Written, Refusal> {
-        let Some(record) = self.table.find_mut(hash, |record| record.key() == key) else {
+        let Some(record) = self.table.find_mut(hash, |record| {
+            record.expect();
+            record.key() == key
+        }) else {
             return self.create(shared, hash, key, source, how);
         };
         let plain = how.expires.is_none() && how.after.is_none() && how.at.is_none();
