@@ -286,7 +286,9 @@ impl Store {
 
     /// Lets writes happen again; returns whether `hold` held anything.
     pub fn thaw(&self, hold: Hold) -> bool {
-        let mine = self.held.lock().remove(&hold);
+        // Kept to the end, so that a freeze by the same hold does not come in between.
+        let mut held = self.held.lock();
+        let mine = held.remove(&hold);
         if let Some(mine) = &mine {
             self.thaw_names(mine);
         }
@@ -314,7 +316,8 @@ impl Store {
 
     /// Removes what `hold` has frozen, and the hold (the source's commit); returns how many items.
     pub fn remove_held(&self, hold: Hold) -> usize {
-        let Some(mine) = self.held.lock().remove(&hold) else {
+        let mut held = self.held.lock();
+        let Some(mine) = held.remove(&hold) else {
             return 0;
         };
         let mut removed = 0;
@@ -331,6 +334,7 @@ impl Store {
                 shard.thaw(&self.shared, name);
             }
         });
+        drop(held);
         if stirred {
             self.shared.wake();
         }
