@@ -8,10 +8,13 @@ CARGO_TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 \
 	&& echo "cargo nextest run --no-fail-fast --status-level fail" || echo "cargo test --quiet")
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test soak bench format lint clean help
+PREFIX ?= /usr/local
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+.PHONY: setup install-c demo test soak bench format lint clean help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 setup: ## make this machine ready: packages, .venv, native module
 	@setup/setup.sh
@@ -35,6 +38,18 @@ soak: setup ## long repeats and fuzzing
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)
+
+install-c: ## libestate, estate.h and estate.pc: make install-c PREFIX=/usr/local [DESTDIR=...]
+	@cargo rustc --quiet --release -p flowferry-estate --lib --crate-type cdylib -- \
+	  -C link-arg=-Wl,-soname,libestate.so.0
+	@install -D -m 755 "$${CARGO_TARGET_DIR:-target}/release/libflowferry_estate.so" \
+	  "$(DESTDIR)$(PREFIX)/lib/libestate.so.0"
+	@ln -sf libestate.so.0 "$(DESTDIR)$(PREFIX)/lib/libestate.so"
+	@install -D -m 644 crates/estate/include/estate.h "$(DESTDIR)$(PREFIX)/include/estate.h"
+	@mkdir -p "$(DESTDIR)$(PREFIX)/lib/pkgconfig"
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' crates/estate/estate.pc.in \
+	  > "$(DESTDIR)$(PREFIX)/lib/pkgconfig/estate.pc"
+	@echo "libestate $(VERSION) is in $(DESTDIR)$(PREFIX)"
 
 format: setup ## put every file into the house format
 	@$(BIN)/ruff check --quiet --fix --exit-zero . && $(BIN)/ruff format . && cargo fmt --all

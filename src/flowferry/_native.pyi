@@ -1,7 +1,8 @@
 """Types of the native module (crates/python)."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, Self, TypeAlias
 
 # --- probe (crates/probe); the typed face is flowferry.probe ---
 
@@ -211,3 +212,155 @@ class HslInstance:
 def forwarder_run(
     config: str, control: Control, progress: Callable[[int], object] | None = None
 ) -> str: ...
+
+# --- estate (crates/estate); the typed face is flowferry.estate ---
+
+_StrPath: TypeAlias = str | os.PathLike[str]
+_EstateTuple: TypeAlias = tuple[
+    Any, list[EstateFound], tuple[str, ...], tuple[str, ...], bool, float | None
+]
+
+class _EstateCodec(Protocol):
+    def encode(self, value: Any, /) -> bytes | str | int | float: ...
+    def decode(self, value: Any, /) -> Any: ...
+
+class EstateFound:
+    """An item as an instance held it when it answered."""
+
+    @property
+    def key(self) -> str:
+        """The key."""
+    @property
+    def node(self) -> str:
+        """The node that holds it."""
+    @property
+    def value(self) -> Any:
+        """What it holds: bytes, str, int or float."""
+    @property
+    def version(self) -> int:
+        """When it was written, by the hybrid logical clock; later writes have greater ones."""
+    @property
+    def written(self) -> float:
+        """When it was written, in seconds since 1970, as its node saw it."""
+    @property
+    def expires(self) -> float | None:
+        """When it expires, in seconds since 1970."""
+    @property
+    def history(self) -> dict[str, int]:
+        """What its writers had seen: the version of the last write of each node."""
+
+class EstateItem:
+    """One item, resolved once, for updates on the packet path."""
+
+    @property
+    def key(self) -> str:
+        """The key."""
+    def get(self) -> Any:
+        """The value, or None."""
+    def set(self, value: bytes | str | int | float) -> None:
+        """Create or overwrite it."""
+    def add(self, delta: int = 1) -> int:
+        """Add to it, atomically; returns the new value."""
+    def delete(self) -> bool:
+        """Remove it; returns whether it was there. The handle can be used again."""
+
+class EstateWatch:
+    """Changes of matching items."""
+
+    def next(self, timeout: float | None = None) -> tuple[str, str, EstateFound | None] | None: ...
+    @property
+    def ended(self) -> bool: ...
+    def close(self) -> None: ...
+
+class EstateCore:
+    """The native half of flowferry.estate.Estate."""
+
+    def __new__(
+        cls,
+        *,
+        cluster: str,
+        node: str,
+        backend: str = "p2p",
+        listen: list[str] = ...,
+        peers: list[str] = ...,
+        scouting: bool = False,
+        tls: tuple[_StrPath, _StrPath, _StrPath] | None = None,
+        memory_limit: int | None = None,
+        failure_after: float = 1.0,
+        timeout: float = 1.0,
+    ) -> Self: ...
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster."""
+    @property
+    def node(self) -> str:
+        """The name of this instance."""
+    @property
+    def backend(self) -> str:
+        """How state is kept."""
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        codec: _EstateCodec | None = None,
+        after: Iterable[EstateFound] | None = None,
+    ) -> None:
+        """Create or overwrite an item of this instance.
+
+        Args:
+            key: 1 to 1,024 bytes of UTF-8; every character is legal.
+            value: bytes, str, int (64 bits with sign) or float; anything else with a codec.
+            ttl: Seconds after which the item expires; such items may also be evicted.
+            codec: Turns other objects into values, see `JSON` and `PICKLE`.
+            after: Items that the writer has seen (`view.items`), for the reducer `causal`.
+        """
+    def get(self, key: str, default: Any = None, *, codec: _EstateCodec | None = None) -> Any:
+        """The value of this instance's item, or `default`."""
+    def get_item(self, key: str) -> EstateFound | None:
+        """This instance's item with version and expiry, or None."""
+    def delete(self, key: str) -> bool:
+        """Remove this instance's item; returns whether it was there."""
+    def add(self, key: str, delta: int = 1) -> int:
+        """Add to a counter, atomically; one that is not there begins at 0. The new value."""
+    def keys(self, match: str = "*", *, pattern: str | None = "glob") -> list[str]:
+        """Keys of this instance's items that match, in no order."""
+    def item(self, key: str) -> EstateItem:
+        """An item resolved once, for updates on the packet path."""
+    def members(self) -> list[str]:
+        """Names of the live members, this one included, in order."""
+    def statistics(self) -> dict[str, int]:
+        """Figures: items and bytes kept, evicted, expired; and those of the backend."""
+    def close(self) -> None:
+        """Leave the cluster."""
+    def check(self) -> None:
+        """Raise `Closed` or `Forked` if calls cannot go ahead."""
+    def global_value(
+        self,
+        text: str,
+        kind: str | None,
+        reducer: str,
+        level: int,
+        max_age: float,
+        timeout: float | None,
+        require: str | int,
+    ) -> Any: ...
+    def global_view(
+        self,
+        text: str,
+        kind: str | None,
+        reducer: str,
+        level: int,
+        max_age: float,
+        timeout: float | None,
+        require: str | int,
+        insist: bool,
+    ) -> _EstateTuple: ...
+    def take_from(
+        self, flows: list[str] | None, keys: list[str] | None, source: str, move_id: int
+    ) -> int: ...
+    def watch_for(self, text: str, kind: str | None) -> EstateWatch: ...
+    def hook_global_reads(self, hook: Callable[[str, str], object]) -> None: ...
+
+def estate_flow(native: tuple[Any, ...]) -> str: ...

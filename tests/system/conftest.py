@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_servers import one_redis as one_redis
+from redis_servers import six_redis as six_redis
 
 from flowferry.testbed import Chain, Pair, Testbed, TestbedError, preflight
 from flowferry.testbed.commands import Commands

@@ -1,5 +1,6 @@
 //! `flowferry._native`: the Rust cores as Python sees them. Bindings only, no logic.
 
+mod estate;
 mod functions;
 mod handover;
 mod hsl;
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 /// The one native module. Each part registers its own names.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    estate::register(module)?;
     functions::register(module)?;
     handover::register(module)?;
     hsl::register(module)?;

@@ -1,6 +1,6 @@
 //! Bindings of `flowferry-wire`. `flowferry.wire` is their typed face.
 
-mod values;
+pub(crate) mod values;
 
 use flowferry_wire as wire;
 use pyo3::create_exception;

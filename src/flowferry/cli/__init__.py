@@ -31,6 +31,7 @@ COMMANDS = {
     "flows": Entry("flows", "flows", "Who serves which flow."),
     "hsl": Entry("hsl", "hsl", "The handover support layer of an instance."),
     "probe": Entry("probe", "probe", "Traffic that proves loss, order, duplication and delay."),
+    "state": Entry("state", "state", "Local and global state of function instances."),
     "bench": Entry("bench", "bench", "An experiment of the papers, or one of ours."),
     "doctor": Entry("doctor", "doctor", "Check what this machine needs to run all this."),
 }

@@ -38,7 +38,8 @@ type NativeMatch<'py> = (
     NativeWord,
 );
 // family (2, 4, 6), protocol or EtherType, VLAN ids, two ends of address and port
-type NativeFlow<'py> = (u8, u16, Vec<u16>, (Bytes<'py>, u16), (Bytes<'py>, u16));
+/// A flow as Python gives it: family (2: link, 4, 6), number, VLANs, both ends.
+pub type NativeFlow<'py> = (u8, u16, Vec<u16>, (Bytes<'py>, u16), (Bytes<'py>, u16));
 
 fn unsendable(why: impl Into<String>) -> PyErr {
     UnsendableError::new_err(why.into())
@@ -188,7 +189,8 @@ fn read_match(native: NativeMatch<'_>) -> PyResult<Match> {
     })
 }
 
-fn read_flow(native: NativeFlow<'_>) -> PyResult<Flow> {
+/// The flow of a Python tuple.
+pub fn read_flow(native: NativeFlow<'_>) -> PyResult<Flow> {
     let (family, number, vlans, a, b) = native;
     let vlans = Vlans::new(&vlans).map_err(unsendable)?;
     let protocol = || {

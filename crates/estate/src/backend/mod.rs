@@ -1,0 +1,467 @@
+//! One face for four ways to keep state: what C and Python hold.
+//!
+//! | backend | where items are | who reads globally |
+//! |---|---|---|
+//! | `local` | this process | nobody else: the papers' baseline |
+//! | `p2p` | this process | all members, directly ([`Node`](crate::Node)) |
+//! | `redis://` | one server (the paper's *centralmem*) | all, from the server |
+//! | `redis+cluster://` | many servers (*clustermem*) | all, from the servers |
+//!
+//! docs/estate.md says what holds for all of them, and where they differ.
+
+mod lifetime;
+mod local;
+mod options;
+#[cfg(feature = "redis")]
+mod redis;
+mod watch;
+
+pub use options::{Options, Tls};
+pub use watch::{Event, Inbox, Watch};
+
+use crate::error::Error;
+use crate::item::Item;
+use crate::key::Key;
+use crate::pattern::Pattern;
+use crate::query::{Query, View};
+use crate::store::{Handle, Selection, SetOptions, Store};
+use crate::value::{Value, ValueRef};
+use crate::version::Stamp;
+use lifetime::Lifetime;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Figures of an estate, by name.
+pub type Statistics = BTreeMap<String, u64>;
+
+/// Called when somebody else has read state of this instance.
+pub type ReadHook = Box<dyn Fn(&GlobalRead) + Send + Sync>;
+
+/// A global read that reached this instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobalRead {
+    /// The member that asked.
+    pub by: String,
+    /// What it asked for: a key, or a pattern.
+    pub pattern: String,
+}
+
+/// What a move has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Items that are here now.
+    pub items: u64,
+}
+
+/// What an estate needs of the others. Everything here may wait for a network.
+pub trait Backend: Send + Sync {
+    /// A global read; the view says who answered, whatever the query requires.
+    fn query(&self, query: &Query) -> Result<View, Error>;
+    /// Moves items here from `source`, exactly once however often it is repeated.
+    fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error>;
+    /// Changes of matching items from now on.
+    fn watch(&self, pattern: Pattern) -> Result<Watch, Error>;
+    /// Live members by name, this one included.
+    fn members(&self) -> Result<Vec<String>, Error>;
+    /// Figures for people.
+    fn statistics(&self) -> Statistics;
+    /// Has `hook` called whenever another member reads globally what is here.
+    fn on_global_read(&self, hook: ReadHook) -> Result<(), Error>;
+    /// Leaves. Called once.
+    fn close(&self);
+}
+
+/// This instance's own items where they are not in its memory.
+pub trait Items: Send + Sync {
+    /// See [`Estate::set_with`].
+    fn set(&self, key: &str, value: ValueRef<'_>, options: SetOptions<'_>) -> Result<Stamp, Error>;
+    /// See [`Estate::get_item`].
+    fn get(&self, key: &str) -> Result<Option<Item>, Error>;
+    /// See [`Estate::delete`].
+    fn delete(&self, key: &str) -> Result<bool, Error>;
+    /// See [`Estate::add`].
+    fn add(&self, key: &str, delta: i64) -> Result<i64, Error>;
+    /// See [`Estate::keys`].
+    fn keys(&self, pattern: &Pattern) -> Result<Vec<String>, Error>;
+}
+
+enum Place {
+    Here(Arc<Store>),
+    #[cfg_attr(not(feature = "redis"), expect(dead_code))]
+    There(Arc<dyn Items>),
+}
+
+struct Inner {
+    life: Lifetime,
+    options: Options,
+    items: Place,
+    backend: Arc<dyn Backend>,
+}
+
+/// An instance's place in a cluster: its own items, and the view of all.
+#[derive(Clone)]
+pub struct Estate {
+    inner: Arc<Inner>,
+}
+
+impl Estate {
+    /// Joins a cluster.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for a name or an address that cannot be, [`Error::NameTaken`] if a live
+    /// member has this name, [`Error::Backend`] if the server cannot be reached.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        options.check()?;
+        // Before the backend, so that a fork in between is seen.
+        let life = Lifetime::begin();
+        let (items, backend) = Self::connect(&options)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                life,
+                options,
+                items,
+                backend,
+            }),
+        })
+    }
+
+    fn connect(options: &Options) -> Result<(Place, Arc<dyn Backend>), Error> {
+        let kind = options.backend.as_str();
+        if kind == "local" {
+            let local = Arc::new(local::Local::open(options)?);
+            return Ok((Place::Here(local.store().clone()), local));
+        }
+        if kind == "p2p" {
+            let node = Arc::new(crate::node::Node::open(options)?);
+            return Ok((Place::Here(node.store().clone()), node));
+        }
+        #[cfg(feature = "redis")]
+        if kind.starts_with("redis://")
+            || kind.starts_with("redis+unix://")
+            || kind.starts_with("redis+cluster://")
+        {
+            let server = redis::RedisBackend::open(options)?;
+            return Ok((Place::There(server.clone()), server));
+        }
+        Err(Error::Options {
+            what: "backend",
+            given: crate::error::shown(kind),
+            why: "there are local, p2p, redis://, redis+unix:// and redis+cluster://".to_owned(),
+        })
+    }
+
+    /// The items in memory, for whoever wants no step in between; none if they are at a server.
+    /// The caller sees to it that the estate is open ([`Estate::check`]).
+    #[inline]
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        match &self.inner.items {
+            Place::Here(store) => Some(store),
+            Place::There(_) => None,
+        }
+    }
+
+    /// Whether calls may go ahead: one comparison.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Forked`] in a child of the process that opened it.
+    #[inline]
+    pub fn check(&self) -> Result<(), Error> {
+        self.inner.life.check()
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// Creates or overwrites an item of this instance.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::ValueTooBig`], [`Error::Frozen`], [`Error::MemoryFull`],
+    /// [`Error::Backend`].
+    #[inline]
+    pub fn set(&self, key: &str, value: ValueRef<'_>) -> Result<Stamp, Error> {
+        self.set_with(key, value, SetOptions::default())
+    }
+
+    /// The same, with a time to live or what the writer had seen.
+    ///
+    /// # Errors
+    /// As [`Estate::set`].
+    #[inline]
+    pub fn set_with(
+        &self,
+        key: &str,
+        value: ValueRef<'_>,
+        options: SetOptions<'_>,
+    ) -> Result<Stamp, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => store.set_with(key, value, options),
+            Place::There(items) => items.set(Key::new(key)?.as_str(), value, options),
+        }
+    }
+
+    /// The value of this instance's item; none if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    #[inline]
+    pub fn get(&self, key: &str) -> Result<Option<Value>, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => Ok(store.get(key)),
+            Place::There(items) => Ok(items.get(key)?.map(|item| item.value)),
+        }
+    }
+
+    /// The same with version and expiry.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub fn get_item(&self, key: &str) -> Result<Option<Item>, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => Ok(store.get_item(key)),
+            Place::There(items) => items.get(key),
+        }
+    }
+
+    /// Removes this instance's item; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Frozen`], [`Error::Backend`].
+    pub fn delete(&self, key: &str) -> Result<bool, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => store.delete(key),
+            Place::There(items) => items.delete(key),
+        }
+    }
+
+    /// Adds to a counter, atomically; one that is not there begins at 0. Returns the new value.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the item is no int, [`Error::Overflow`], and as [`Estate::set`].
+    #[inline]
+    pub fn add(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => store.add(key, delta),
+            Place::There(items) => items.add(Key::new(key)?.as_str(), delta),
+        }
+    }
+
+    /// Keys of this instance's items, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub fn keys(&self, pattern: &Pattern) -> Result<Vec<String>, Error> {
+        self.check()?;
+        match &self.inner.items {
+            Place::Here(store) => store.keys(pattern, None),
+            Place::There(items) => items.keys(pattern),
+        }
+    }
+
+    /// An item resolved once, for updates on the packet path.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn item(&self, key: &str) -> Result<ItemHandle, Error> {
+        self.check()?;
+        let at = match &self.inner.items {
+            Place::Here(store) => At::Here(store.handle(key)?),
+            Place::There(items) => At::There(items.clone(), Key::new(key)?.as_str().into()),
+        };
+        Ok(ItemHandle {
+            estate: self.clone(),
+            at,
+        })
+    }
+
+    /// A global read: the view, whoever answered.
+    ///
+    /// # Errors
+    /// [`Error::Reduce`] if the items do not go together, [`Error::Backend`].
+    pub fn view_global(&self, query: &Query) -> Result<View, Error> {
+        self.check()?;
+        self.inner.backend.query(query)
+    }
+
+    /// A global read that insists on the answers it requires.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] with the view, if fewer have answered; and as
+    /// [`Estate::view_global`].
+    pub fn get_global(&self, query: &Query) -> Result<View, Error> {
+        let view = self.view_global(query)?;
+        let expected = view.answered.len() + view.missing.len();
+        if query.require.met(view.answered.len(), expected) {
+            return Ok(view);
+        }
+        Err(Error::Incomplete(Box::new(view)))
+    }
+
+    /// Moves items here from the member `source`, exactly once: repeated with the same id it
+    /// does nothing more, and says what it did.
+    ///
+    /// # Errors
+    /// [`Error::NoMember`], [`Error::Frozen`] if another move has any of them,
+    /// [`Error::Backend`].
+    pub fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
+        self.check()?;
+        self.inner.backend.take(selection, source, move_id)
+    }
+
+    /// Changes of matching items on all members, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
+        self.check()?;
+        self.inner.backend.watch(pattern)
+    }
+
+    /// Live members by name, this one included.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub fn members(&self) -> Result<Vec<String>, Error> {
+        self.check()?;
+        self.inner.backend.members()
+    }
+
+    /// Figures for people: what is kept, and what was asked of whom.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub fn statistics(&self) -> Result<Statistics, Error> {
+        self.check()?;
+        let mut figures = self.inner.backend.statistics();
+        if let Some(store) = self.store() {
+            let memory = store.memory();
+            for (name, value) in [
+                ("items", memory.items as u64),
+                ("bytes", memory.bytes as u64),
+                ("evicted", memory.evicted),
+                ("expired", memory.expired),
+            ] {
+                figures.insert(name.to_owned(), value);
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Has `hook` called, on a thread of the estate, whenever another member has read globally
+    /// what is here.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where reads do not pass by here.
+    pub fn on_global_read(&self, hook: ReadHook) -> Result<(), Error> {
+        self.check()?;
+        self.inner.backend.on_global_read(hook)
+    }
+
+    /// Leaves the cluster. Every call afterwards is an error; closing again, or in a forked
+    /// child, does nothing.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        if self.life.end() {
+            self.backend.close();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+        if self.life.check() == Err(Error::Forked) {
+            // Threads that are the parent's cannot be waited for here: the backend stays.
+            std::mem::forget(self.backend.clone());
+        }
+    }
+}
+
+enum At {
+    Here(Handle),
+    There(Arc<dyn Items>, Box<str>),
+}
+
+/// One item of this instance, wherever it is kept. It keeps its key when the item is deleted, and
+/// creates it again when written.
+pub struct ItemHandle {
+    estate: Estate,
+    at: At,
+}
+
+impl ItemHandle {
+    /// Whose item it is.
+    pub fn estate(&self) -> &Estate {
+        &self.estate
+    }
+
+    /// The key.
+    pub fn key(&self) -> &str {
+        match &self.at {
+            At::Here(handle) => handle.key(),
+            At::There(_, key) => key,
+        }
+    }
+
+    /// See [`Estate::get`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn get(&self) -> Result<Option<Value>, Error> {
+        self.estate.check()?;
+        match &self.at {
+            At::Here(handle) => Ok(handle.get()),
+            At::There(items, key) => Ok(items.get(key)?.map(|item| item.value)),
+        }
+    }
+
+    /// See [`Estate::set`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn set(&self, value: ValueRef<'_>) -> Result<Stamp, Error> {
+        self.estate.check()?;
+        match &self.at {
+            At::Here(handle) => handle.set_with(value, SetOptions::default()),
+            At::There(items, key) => items.set(key, value, SetOptions::default()),
+        }
+    }
+
+    /// See [`Estate::add`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn add(&self, delta: i64) -> Result<i64, Error> {
+        self.estate.check()?;
+        match &self.at {
+            At::Here(handle) => handle.add(delta),
+            At::There(items, key) => items.add(key, delta),
+        }
+    }
+
+    /// See [`Estate::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self) -> Result<bool, Error> {
+        self.estate.check()?;
+        match &self.at {
+            At::Here(handle) => handle.delete(),
+            At::There(items, key) => items.delete(key),
+        }
+    }
+}

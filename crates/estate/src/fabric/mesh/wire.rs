@@ -1,0 +1,328 @@
+//! The receiving thread: accepts, dials, greets, and hands messages to the listener.
+//!
+//! A connection goes through these stages; only from `Linked` on is anything it says believed.
+//!
+//! ```text
+//! dialer:    Connecting ──▶ Greeting ──Welcome──▶ (Contending) ──▶ Linked ──▶ Retired
+//! acceptor:                 Greeting ──Hello────▶ (Contending) ──▶ Welcomed ──Ready──▶ Linked
+//! ```
+//! *Contending*: a living link to another incarnation of the same name is there. That member is
+//! asked for a sign of life (`Ping`); if it gives one, the new connection is refused, and if it
+//! does not, the old one has failed and the new one takes its place.
+//!
+//! *Retired*: two members that dial each other at the same time get two links. Both keep the one
+//! that the lesser `NodeId` dialled; each says `Retire` on the other one and closes it when it has
+//! heard the same, so that nothing on its way is lost.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::book::Book;
+use super::connection::{Connection, Stage};
+use super::frame::{FRAME_MAX, Frame, GREETING_MAX};
+use super::link::{Link, Reading};
+use super::tls::Identity;
+use super::{FabricError, Listener, NodeId, Order, Shared};
+use crate::fabric::Why;
+
+pub const WAKE: Token = Token(0);
+const ACCEPT: Token = Token(1);
+const FIRST: usize = 2;
+/// Most connections that have not been greeted yet.
+const STRANGERS_MAX: usize = 128;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(250);
+
+/// What the thread starts with.
+pub struct Parts {
+    pub poll: Poll,
+    pub listener: TcpListener,
+    pub peers: Vec<SocketAddr>,
+    pub identity: Option<Identity>,
+    pub inbox: Receiver<Order>,
+}
+
+/// The receiving thread.
+pub struct Wire {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listener: Arc<dyn Listener>,
+    poll: Poll,
+    accept: mio::net::TcpListener,
+    identity: Option<Identity>,
+    inbox: Receiver<Order>,
+    pub(super) book: Book,
+    pub(super) connections: HashMap<Token, Connection>,
+    /// The link that is used to each member, by its name.
+    pub(super) current: HashMap<Arc<str>, (NodeId, Token)>,
+    next: usize,
+    started: Instant,
+    looked: Instant,
+    /// Something has changed that [`Wire::look_around`] should see to at once.
+    pub(super) restless: bool,
+    joined: bool,
+    closing: bool,
+}
+
+impl Wire {
+    pub fn new(shared: Arc<Shared>, parts: Parts, listener: Arc<dyn Listener>) -> Self {
+        let now = Instant::now();
+        let mut book = Book::default();
+        for peer in parts.peers {
+            book.learn(peer, true, now);
+        }
+        Self {
+            shared,
+            listener,
+            poll: parts.poll,
+            accept: mio::net::TcpListener::from_std(parts.listener),
+            identity: parts.identity,
+            inbox: parts.inbox,
+            book,
+            connections: HashMap::new(),
+            current: HashMap::new(),
+            next: FIRST,
+            started: now,
+            looked: now,
+            restless: true,
+            joined: false,
+            closing: false,
+        }
+    }
+
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let pause = (self.shared.options.failure_after / 10).max(Duration::from_millis(5));
+        let registry = self.poll.registry();
+        if let Err(why) = registry.register(&mut self.accept, ACCEPT, Interest::READABLE) {
+            return self.shared.over(Err(FabricError::System {
+                node: self.shared.options.node.name.to_string(),
+                what: "epoll",
+                why: why.to_string(),
+            }));
+        }
+        while !self.closing {
+            if self.restless || self.looked.elapsed() >= pause {
+                self.restless = false;
+                self.look_around(pause);
+            }
+            match self.poll.poll(&mut events, Some(pause)) {
+                Ok(()) => {}
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            }
+            for event in &events {
+                match event.token() {
+                    WAKE => self.orders(),
+                    ACCEPT => self.accept(),
+                    token => {
+                        if event.is_writable() {
+                            self.writable(token);
+                        }
+                        if event.is_readable() || event.is_error() || event.is_read_closed() {
+                            self.readable(token);
+                        }
+                    }
+                }
+            }
+        }
+        self.goodbye(&mut events);
+    }
+
+    fn orders(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            match order {
+                Order::Learn(address) => self.book.learn(address, false, Instant::now()),
+                Order::Close => self.closing = true,
+            }
+            self.restless = true;
+        }
+    }
+
+    /// Dials who is due, gives up who is silent or slow.
+    fn look_around(&mut self, pause: Duration) {
+        let now = Instant::now();
+        let limit = self.shared.options.failure_after;
+        // Silence is ours, not the peers', if this thread was busy or stopped: read first.
+        let away = now.duration_since(self.looked) > pause * 4;
+        self.looked = now;
+        if !away {
+            let failed: Vec<_> = self
+                .connections
+                .iter()
+                .filter_map(|(token, c)| Some((*token, c.failed(now, limit)?)))
+                .collect();
+            for (token, why) in failed {
+                self.end(token, &Why::Failed(why), None);
+            }
+        }
+        self.settle_contests(now);
+        for address in self.book.due(now) {
+            if self.dial(address).is_err() {
+                self.book.broken(address, None, now);
+            }
+        }
+        if !self.joined && (self.book.all_tried() || now.duration_since(self.started) > limit * 2) {
+            self.joined = true;
+            self.shared.over(self.book.fatal().map_or(Ok(()), Err));
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.accept.accept() {
+            let strangers = self
+                .connections
+                .values()
+                .filter(|c| c.is_stranger())
+                .count();
+            let tls = self.identity.as_ref().map(Identity::accept).transpose();
+            match tls {
+                Ok(tls) if strangers < STRANGERS_MAX => {
+                    let _ = self.register(stream, tls, None);
+                }
+                _ => {
+                    self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, address: SocketAddr) -> io::Result<()> {
+        let tls = self.identity.as_ref().map(Identity::dial).transpose();
+        let tls = tls.map_err(io::Error::other)?;
+        self.register(TcpStream::connect(address)?, tls, Some(address))
+    }
+
+    fn register(
+        &mut self,
+        mut stream: TcpStream,
+        tls: Option<rustls::Connection>,
+        dialled: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let token = Token(self.next);
+        self.next += 1;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, token, both)?;
+        let link = Arc::new(Link::new(stream, tls));
+        self.connections
+            .insert(token, Connection::new(link, dialled));
+        Ok(())
+    }
+
+    fn writable(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return;
+        };
+        if matches!(connection.stage, Stage::Connecting) {
+            match connection.link.connected() {
+                Ok(()) => {
+                    connection.stage = Stage::Greeting;
+                    let hello = Frame::Hello(self.greeting());
+                    self.connections[&token].link.send(&hello);
+                }
+                Err(why) if why.kind() == io::ErrorKind::NotConnected => {}
+                Err(why) => self.end(token, &Why::Failed(why.to_string()), None),
+            }
+        } else {
+            connection.link.writable();
+        }
+    }
+
+    fn readable(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return;
+        };
+        if matches!(connection.stage, Stage::Connecting) {
+            return self.writable(token);
+        }
+        let before = connection.input.len();
+        let outcome = connection.link.read(&mut connection.input);
+        let received = connection.input.len() - before;
+        if received > 0 {
+            connection.heard = Instant::now();
+            let counter = &self.shared.bytes_received;
+            counter.fetch_add(received as u64, Ordering::Relaxed);
+            self.parse(token);
+        }
+        let why = match outcome {
+            Ok(Reading::Open) => return,
+            Ok(Reading::Ended) => "it closed the link without a goodbye".to_owned(),
+            Err(why) => why.to_string(),
+        };
+        let refusal = self.rejected_by_tls(token, &why);
+        self.end(token, &Why::Failed(why), refusal);
+    }
+
+    /// Handles the frames that are all there.
+    pub(super) fn parse(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut connection.input);
+        let mut offset = 0;
+        while let Some(connection) = self.connections.get(&token) {
+            let most = match connection.stage {
+                Stage::Linked(_) | Stage::Retired(_) => FRAME_MAX,
+                Stage::Contending { .. } | Stage::Closing if input.len() <= GREETING_MAX => break,
+                _ => GREETING_MAX,
+            };
+            match Frame::parse(&input[offset..], most) {
+                Ok(None) => break,
+                Ok(Some((frame, length))) => {
+                    offset += length;
+                    self.frame(token, frame);
+                }
+                Err(why) => {
+                    self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                    let refusal = self.rejected_by_tls(token, &why.to_string());
+                    self.end(
+                        token,
+                        &Why::Failed(format!("it sent no frame: {why}")),
+                        refusal,
+                    );
+                }
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(&token) {
+            input.drain(..offset);
+            connection.input = input;
+        }
+    }
+
+    /// Says goodbye and waits a moment for the others to hear it: closing a socket with unread
+    /// bytes would reset the link, and the goodbye would be lost with it.
+    fn goodbye(&mut self, events: &mut Events) {
+        self.shared.over(Ok(()));
+        self.shared.links.write().clear();
+        self.connections
+            .retain(|_, c| matches!(c.stage, Stage::Linked(_)));
+        for connection in self.connections.values() {
+            connection.link.send(&Frame::Bye);
+            connection.link.writable();
+            connection.link.shut_writing();
+        }
+        let deadline = Instant::now() + GOODBYE;
+        while !self.connections.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.poll.poll(events, Some(left)).is_err() {
+                break;
+            }
+            for event in events.iter() {
+                if let Some(connection) = self.connections.get_mut(&event.token()) {
+                    connection.input.clear();
+                    let outcome = connection.link.read(&mut connection.input);
+                    if !matches!(outcome, Ok(Reading::Open)) {
+                        self.connections.remove(&event.token());
+                    }
+                }
+            }
+        }
+    }
+}

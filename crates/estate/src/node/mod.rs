@@ -1,0 +1,347 @@
+//! The node: an instance's store, the engine that speaks for it, and the fabric it speaks over.
+//!
+//! A thin shell: it has the threads, the clock and the sockets, and no opinion. Local operations go
+//! to [`Node::store`] and never come near it. Three threads serve a node: one receives, one sends
+//! heartbeats (both the fabric's), and one tells the time.
+
+mod reply;
+mod shell;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::backend::{Backend, Inbox, Options, ReadHook, Statistics, Taken, Watch};
+use crate::error::Error;
+use crate::fabric::mesh::Scouting;
+use crate::fabric::{Fabric, FabricError, Mesh, MeshOptions, NodeId};
+use crate::pattern::Pattern;
+use crate::protocol::{CachedView, Engine, Replicas, Settings, Write};
+use crate::query::{Consistency, Query, View};
+use crate::reduce::Reducer;
+use crate::store::{Selection, Store, StoreOptions};
+use crate::version::Stamp;
+pub use reply::Then;
+pub use shell::MemberNews;
+use shell::{Shell, now_ms};
+
+/// A member of a cluster.
+pub struct Node {
+    shell: Arc<Shell>,
+    ticker: Mutex<Option<JoinHandle<()>>>,
+    /// The process that opened it: threads do not survive a fork.
+    process: u32,
+    address: Option<std::net::SocketAddr>,
+    replicas: Arc<Replicas>,
+}
+
+impl Node {
+    /// Joins the cluster: returns when the peers that are there have answered.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] if a live member has this name, [`Error::Options`] and
+    /// [`Error::Fabric`] for addresses, certificates and peers that will not do.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let me = NodeId::new(&options.node, now_ms());
+        let listen = match &options.listen[..] {
+            // Only who is to be found by others listens to them without being told where.
+            [] if options.scouting => "0.0.0.0:0".to_owned(),
+            [] => "127.0.0.1:0".to_owned(),
+            [one] => one.clone(),
+            more => {
+                return Err(Error::Options {
+                    what: "listen",
+                    given: more.join(", "),
+                    why: "a node listens on one address; 0.0.0.0 stands for all of the host".into(),
+                });
+            }
+        };
+        let mesh = Mesh::bind(MeshOptions {
+            cluster: options.cluster.clone(),
+            node: me.clone(),
+            listen,
+            peers: options.peers.clone(),
+            tls: options.tls.clone(),
+            scouting: options.scouting.then(Scouting::default),
+            failure_after: options.failure_after,
+        })?;
+        let address = mesh.address();
+        let mut node = Self::over(options, me, Arc::new(mesh))?;
+        node.address = Some(address);
+        Ok(node)
+    }
+
+    /// Joins over a fabric of the caller's: tests, and programs that hold several nodes.
+    ///
+    /// # Errors
+    /// As the fabric's [`Fabric::start`].
+    pub fn over(options: &Options, me: NodeId, fabric: Arc<dyn Fabric>) -> Result<Self, Error> {
+        let store = Arc::new(Store::new(StoreOptions {
+            node: me.name.clone(),
+            memory_limit: options.memory_limit,
+        }));
+        store.tick(now_ms());
+        let engine = Engine::new(me, Settings::default());
+        let replicas = engine.replicas();
+        let shell = Arc::new(Shell::new(store, fabric, engine));
+        let writing = Arc::downgrade(&shell);
+        shell.store.on_change(move || {
+            // The ticker looks within 5 ms: a writer on the packet path wakes nobody.
+            if let Some(shell) = writing.upgrade() {
+                shell.changed.store(true, Ordering::Release);
+            }
+        });
+        let ticking = shell.clone();
+        let ticker = std::thread::Builder::new()
+            .name("estate-tick".into())
+            .spawn(move || ticking.tick())
+            .map_err(|why| FabricError::System {
+                node: options.node.clone(),
+                what: "starting a thread",
+                why: why.to_string(),
+            })?;
+        let node = Self {
+            shell: shell.clone(),
+            ticker: Mutex::new(Some(ticker)),
+            process: std::process::id(),
+            address: None,
+            replicas,
+        };
+        match shell.fabric.start(shell.clone()) {
+            Ok(()) => Ok(node),
+            Err(FabricError::NameTaken { node, cluster, .. }) => {
+                Err(Error::NameTaken { cluster, node })
+            }
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// The items of this instance.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shell.store
+    }
+
+    /// Where other members can dial this one; none over a fabric of the caller's.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.address
+    }
+
+    /// A global read. `then` gets the view, or [`Error::Incomplete`] with the partial one.
+    pub fn query_then(&self, query: Query, then: Then<View>) {
+        let shell = &self.shell;
+        shell.ask(|engine| engine.ask(&shell.store, query, shell.now()), then);
+    }
+
+    /// A global read; waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] with the partial view if too few have answered in time.
+    pub fn get_global(&self, query: Query) -> Result<View, Error> {
+        if let Consistency::Cached { max_age } = query.consistency
+            && let Some(cached) = self.cached(&query.pattern, query.reducer, max_age)
+        {
+            return Ok(cached.to_view());
+        }
+        reply::wait(|then| self.query_then(query, then))
+    }
+
+    /// The same, but a view that is not complete is an answer, too.
+    ///
+    /// # Errors
+    /// [`Error::Reduce`] if the items do not go together, [`Error::Closed`].
+    pub fn view_global(&self, query: Query) -> Result<View, Error> {
+        match self.get_global(query) {
+            Err(Error::Incomplete(view)) => Ok(*view),
+            answer => answer,
+        }
+    }
+
+    /// Moves items here from the member `source`, exactly once however often it is repeated.
+    /// `pre_copy`: they are copied while they are still written there, and then the difference.
+    pub fn take_then(
+        &self,
+        selection: Selection,
+        source: &str,
+        move_id: u64,
+        pre_copy: bool,
+        then: Then<crate::protocol::Taken>,
+    ) {
+        let shell = &self.shell;
+        let begin = |engine: &mut Engine| {
+            engine.take(
+                &shell.store,
+                selection,
+                source,
+                move_id,
+                pre_copy,
+                shell.now(),
+            )
+        };
+        shell.take(begin, then);
+    }
+
+    /// The same; waits for it.
+    ///
+    /// # Errors
+    /// [`Error::NoMember`], [`Error::Frozen`], [`Error::Aborted`], [`Error::Closed`].
+    pub fn take(
+        &self,
+        selection: Selection,
+        source: &str,
+        move_id: u64,
+        pre_copy: bool,
+    ) -> Result<crate::protocol::Taken, Error> {
+        reply::wait(|then| self.take_then(selection, source, move_id, pre_copy, then))
+    }
+
+    /// What a replica says that is no older than `max_age`, if one is kept here: neither the network
+    /// nor the engine is asked. Any read with [`Consistency::Cached`] has one kept.
+    pub fn cached(
+        &self,
+        pattern: &Pattern,
+        reducer: Reducer,
+        max_age: Duration,
+    ) -> Option<CachedView> {
+        self.replicas
+            .read(pattern, reducer, max_age, self.shell.now())
+    }
+
+    /// Changes of matching items on all members, from now on.
+    pub fn watch(&self, pattern: Pattern) -> Watch {
+        let shell = &self.shell;
+        let inbox = Arc::new(Inbox::default());
+        let begin = |engine: &mut Engine| engine.watch(&shell.store, pattern, shell.now());
+        let number = shell.watch(begin, inbox.clone());
+        let watched = Arc::downgrade(shell);
+        Watch::new(inbox, move || {
+            if let Some(shell) = watched.upgrade() {
+                shell.unwatch(number);
+            }
+        })
+    }
+
+    /// Writes here, and has the members `with` write what they have announced under the same `id`,
+    /// at one instant: a snapshot sees all of it or nothing. Every member taking part calls this.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`] if not all of them did within `timeout`; then nothing is written anywhere.
+    pub fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        let shell = &self.shell;
+        reply::wait(|then| {
+            let begin = |engine: &mut Engine| {
+                engine.joint(&shell.store, id, with, writes, timeout, shell.now())
+            };
+            shell.join(begin, then);
+        })
+    }
+
+    /// Who this is.
+    pub fn id(&self) -> NodeId {
+        self.shell.engine.lock().own().clone()
+    }
+
+    /// Who has come and gone since the last call, and why; at most the last thousand.
+    pub fn member_news(&self) -> Vec<MemberNews> {
+        self.shell.take_news()
+    }
+
+    /// The last peer that would not have this node after it had joined, and why: above all another
+    /// node that took its name while it was cut off.
+    pub fn last_refusal(&self) -> Option<(String, FabricError)> {
+        self.shell.last_refusal.lock().clone()
+    }
+
+    /// Live members, this one included, by name.
+    pub fn members(&self) -> Vec<String> {
+        let members = self.shell.engine.lock().members();
+        members
+            .iter()
+            .map(|member| member.name.to_string())
+            .collect()
+    }
+
+    /// Leaves: whoever waits gets [`Error::Closed`]. In a forked child it does nothing, since the
+    /// threads are the parent's.
+    pub fn close(&self) {
+        if std::process::id() != self.process || self.shell.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.shell.fabric.close();
+        self.shell.end_calls();
+        let ticker = self.ticker.lock().take();
+        if let Some(ticker) = ticker {
+            ticker.thread().unpark();
+            if ticker.thread().id() != std::thread::current().id() {
+                let _ = ticker.join();
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A lock in there may be held by a thread that this process does not have.
+            std::mem::forget(self.shell.clone());
+        }
+        self.close();
+    }
+}
+
+impl Backend for Node {
+    fn query(&self, query: &Query) -> Result<View, Error> {
+        self.view_global(query.clone())
+    }
+
+    fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
+        let taken = Self::take(self, selection.clone(), source, move_id, true)?;
+        Ok(Taken { items: taken.items })
+    }
+
+    fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
+        Ok(Self::watch(self, pattern))
+    }
+
+    fn members(&self) -> Result<Vec<String>, Error> {
+        Ok(Self::members(self))
+    }
+
+    fn statistics(&self) -> Statistics {
+        let fabric = self.shell.fabric.statistics();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("queries", count(&self.shell.queries)),
+            ("incomplete", count(&self.shell.incomplete)),
+            ("takes", count(&self.shell.takes)),
+            ("read_by_others", count(&self.shell.answered_others)),
+            ("members_lost", count(&self.shell.failures)),
+            ("links", fabric.links as u64),
+            ("messages_sent", fabric.messages_sent),
+            ("bytes_sent", fabric.bytes_sent),
+            ("messages_received", fabric.messages_received),
+            ("bytes_received", fabric.bytes_received),
+            ("strangers_refused", fabric.refused),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    fn on_global_read(&self, hook: ReadHook) -> Result<(), Error> {
+        self.shell.set_hook(hook);
+        Ok(())
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+}

@@ -1,0 +1,475 @@
+//! The engine: what it is made of, what goes in, what comes out.
+
+use super::answer::Cuts;
+use super::ask::Calls;
+use super::interest::Interests;
+use super::joint::Joints;
+use super::member::{Members, News, NodeId};
+use super::message::Message;
+use super::moved::Moved;
+use super::parts::Parts;
+use super::take::{Arrival, Departure, Journal};
+use super::watch::Watches;
+use crate::error::Error;
+use crate::item::Item;
+use crate::query::View;
+use crate::store::Store;
+use crate::version::Stamp;
+use std::time::Duration;
+
+/// The time, since any moment that stays the same for the life of an engine.
+pub type Now = Duration;
+
+/// A call that waits for others, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// How patient the engine is. All members of a cluster have the same `longest_query`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The longest time-out of a query, and the greatest age of a replica: for so long moved items
+    /// are remembered where they were.
+    pub longest_query: Duration,
+    /// A message without an answer is repeated after so long, then after twice that, and so on.
+    pub retry: Duration,
+    /// A move without any sign of the other side for so long is aborted, where it may be.
+    pub move_timeout: Duration,
+    /// A member that has been gone for so long is taken for dead, with all its memory, by moves
+    /// and joint writes that cannot be decided without it. A restart proves it at once.
+    pub declare_dead: Duration,
+    /// Bytes of items in one chunk of a move.
+    pub chunk: usize,
+    /// Chunks, or parts of a message, under way at a time.
+    pub window: u32,
+    /// The longest message; longer ones travel in parts.
+    pub part: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            longest_query: Duration::from_secs(10),
+            retry: Duration::from_millis(50),
+            move_timeout: Duration::from_secs(5),
+            declare_dead: Duration::from_secs(10),
+            chunk: 256 << 10,
+            window: 8,
+            part: 512 << 10,
+        }
+    }
+}
+
+/// What a finished move came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Items that are here now because of it.
+    pub items: u64,
+    /// How long the source refused writes to them.
+    pub frozen: Duration,
+    /// The source is dead and may have died before it gave the items up: they are as they were
+    /// when it froze them.
+    pub recovered: bool,
+}
+
+/// What others may want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A member is there.
+    Joined(NodeId),
+    /// A member has left or failed.
+    Left(NodeId),
+    /// Another live member has our name. One of both has to leave: the one with the greater
+    /// incarnation, which came later.
+    NameTaken(NodeId),
+    /// A watched item has changed.
+    Changed {
+        /// The watch.
+        watch: u64,
+        /// The member that has it.
+        node: NodeId,
+        /// Its key.
+        key: String,
+        /// The item as it is now; none if it has gone.
+        item: Option<Item>,
+    },
+    /// A member taken for dead was not, and its word on a move stands: the items that were
+    /// recovered here have been withdrawn, with what was written to them.
+    Conflict {
+        /// The move.
+        move_id: u64,
+        /// Who has the items.
+        owner: NodeId,
+        /// How many they are.
+        items: u64,
+    },
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send a message to each of these members.
+    Send {
+        /// The members.
+        to: Vec<NodeId>,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A global read is done.
+    Done {
+        /// The call.
+        call: CallId,
+        /// What it saw; [`Error::Incomplete`] holds the view, too.
+        result: Result<View, Error>,
+    },
+    /// A move is done, or has not taken place.
+    Taken {
+        /// The call.
+        call: CallId,
+        /// What it came to.
+        result: Result<Taken, Error>,
+    },
+    /// A joint write is done, or has not taken place.
+    Joined {
+        /// The call.
+        call: CallId,
+        /// Its instant.
+        result: Result<Stamp, Error>,
+    },
+    /// State of this instance was read by another member.
+    GloballyRead {
+        /// The keys, as they were asked for.
+        pattern: String,
+        /// Who asked.
+        by: NodeId,
+    },
+    /// News.
+    Event(Event),
+}
+
+/// The protocol engine of one member.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) own: NodeId,
+    pub(super) settings: Settings,
+    pub(super) members: Members,
+    pub(super) now: Now,
+    pub(super) out: Vec<Action>,
+    pub(super) last_number: u64,
+    pub(super) parts: Parts,
+    pub(super) calls: Calls,
+    pub(super) cuts: Cuts,
+    pub(super) moved: Moved,
+    pub(super) arrivals: Journal<Arrival>,
+    pub(super) departures: Journal<Departure>,
+    pub(super) interests: Interests,
+    pub(super) watches: Watches,
+    pub(super) joints: Joints,
+    // When the store's changes were last taken in, and whether there may be more.
+    looked: Now,
+    stirred: bool,
+}
+
+impl Engine {
+    /// The engine of member `own`, which knows no other yet.
+    pub fn new(own: NodeId, settings: Settings) -> Self {
+        Self {
+            members: Members::new(own.clone()),
+            own,
+            settings,
+            now: Now::ZERO,
+            out: Vec::new(),
+            last_number: 0,
+            parts: Parts::default(),
+            calls: Calls::default(),
+            cuts: Cuts::default(),
+            moved: Moved::default(),
+            arrivals: Journal::default(),
+            departures: Journal::default(),
+            interests: Interests::default(),
+            watches: Watches::default(),
+            joints: Joints::default(),
+            looked: Now::ZERO,
+            stirred: false,
+        }
+    }
+
+    /// Who we are.
+    pub fn own(&self) -> &NodeId {
+        &self.own
+    }
+
+    /// The live members, ourselves included, by name.
+    pub fn members(&self) -> Vec<NodeId> {
+        let mut all: Vec<_> = self.members.others().cloned().collect();
+        all.push(self.own.clone());
+        all.sort();
+        all
+    }
+
+    /// A member is there. Said again, it changes nothing.
+    pub fn joined(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
+        self.now = now;
+        match self.members.joined(member) {
+            News::Known | News::Stale => {}
+            News::OurName => self
+                .out
+                .push(Action::Event(Event::NameTaken(member.clone()))),
+            News::Joined => self.arrived(store, member),
+            News::Restarted { before, was_live } => {
+                self.departed(store, &before, was_live);
+                self.arrived(store, member);
+            }
+        }
+        self.finish()
+    }
+
+    /// A member has left, or cannot be reached any more.
+    pub fn left(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
+        self.now = now;
+        if self.members.left(member) {
+            self.departed(store, member, true);
+        }
+        self.finish()
+    }
+
+    fn arrived(&mut self, store: &Store, member: &NodeId) {
+        self.out.push(Action::Event(Event::Joined(member.clone())));
+        self.departures_back(member);
+        self.arrivals_back(member);
+        self.interests_of_arrived(store, member);
+        self.watches_of_arrived();
+        self.joints_of_arrived(member);
+        self.settle_cuts(store);
+    }
+
+    fn departed(&mut self, store: &Store, member: &NodeId, was_live: bool) {
+        if was_live {
+            self.out.push(Action::Event(Event::Left(member.clone())));
+            self.parts.departed(member);
+            self.cuts_of_departed(store, member);
+            self.calls_of_departed(member);
+            self.interests_of_departed(store, member);
+        }
+        self.watches_of_departed(store, member);
+        self.joints_of_departed(store, member);
+        let dead = self.members.is_replaced(member);
+        self.departures_to(store, member, dead);
+        self.arrivals_from(store, member, dead);
+    }
+
+    /// A message has come. What cannot be understood, or comes from no live member, is dropped.
+    pub fn message(&mut self, store: &Store, from: &NodeId, bytes: &[u8], now: Now) -> Vec<Action> {
+        self.now = now;
+        if *from != self.own && self.members.is_live(from) {
+            self.receive(store, from, bytes);
+        }
+        self.finish()
+    }
+
+    pub(super) fn receive(&mut self, store: &Store, from: &NodeId, bytes: &[u8]) {
+        // The sender is broken or of another version; asking again will not mend it, and whoever
+        // waits for the answer has a time-out.
+        let Ok(message) = Message::parse(bytes, from) else {
+            return;
+        };
+        match message {
+            Message::Ask {
+                call,
+                at,
+                left,
+                reducer,
+                pattern,
+            } => self.asked(store, from, call, at, left, reducer, &pattern),
+            Message::Answer {
+                call,
+                at,
+                contribution,
+            } => {
+                store.observe(contribution.clock);
+                self.answered(store, from, call, at, *contribution);
+            }
+            Message::Refuse { call, at, refusal } => self.refused(store, from, call, at, refusal),
+            Message::Begin {
+                what,
+                pre_copy,
+                selection,
+            } => self.begin(store, from, what, pre_copy, selection),
+            Message::Cargo {
+                what,
+                index,
+                last,
+                chain,
+                gone,
+                items,
+            } => self.cargo(store, from, what, index, last, &chain, &gone, &items),
+            Message::Got { what, next } => self.got(store, from, what, next),
+            Message::Ready { what, clock } => self.ready(store, from, what, clock),
+            Message::Commit { what, at, frozen } => self.committed(store, from, what, at, frozen),
+            Message::Owned { what } => self.owned(store, from, what),
+            Message::Closed { what } => self.closed(store, from, what),
+            Message::Abort { what, why } => {
+                // It comes from the source or from the destination; only one of both knows it.
+                self.source_aborted(store, from, what, &why);
+                self.destination_aborted(store, from, what, &why);
+            }
+            Message::Part {
+                serial,
+                index,
+                count,
+                bytes,
+            } => self.part(store, from, serial, index, count, &bytes),
+            Message::Want { serial, next } => self.wanted(from, serial, next),
+            Message::Subscribe {
+                interest,
+                sent,
+                have,
+                max_age,
+                lease,
+                reducer,
+                pattern,
+            } => self.subscribed(
+                store, from, interest, sent, have, max_age, lease, reducer, pattern,
+            ),
+            Message::Push {
+                interest,
+                serial,
+                echo,
+                held,
+                contribution,
+            } => {
+                let as_of = echo.saturating_add(held);
+                self.pushed(
+                    from,
+                    interest,
+                    serial,
+                    as_of,
+                    contribution.map(|said| *said),
+                );
+            }
+            Message::Watch {
+                watch,
+                seen,
+                lease,
+                pattern,
+            } => self.watched(store, from, watch, seen, lease, pattern),
+            Message::Changed {
+                watch,
+                serial,
+                items,
+                gone,
+            } => self.reported(from, watch, serial, items, gone),
+            Message::Forget { number } => {
+                self.forget_interest(store, from, number);
+                self.forget_watch(store, from, number);
+            }
+            Message::Prepared { joint, clock, with } => {
+                self.prepared(store, from, joint, clock, with);
+            }
+            Message::Decided { joint, at, why } => self.decided(store, joint, at, &why),
+        }
+    }
+
+    /// The store has changed: call this when [`Store::on_change`] says so.
+    pub fn changed(&mut self, store: &Store, now: Now) -> Vec<Action> {
+        self.now = now;
+        self.stirred = true;
+        // The store says so once until it is looked into: not looking at once is what keeps a
+        // hundred thousand writes a second from being as many looks.
+        if self.look_due().is_none_or(|due| due <= now) {
+            self.take_in_changes(store);
+            self.interests_time(store);
+            self.watches_time(store);
+        }
+        self.finish()
+    }
+
+    fn look_due(&self) -> Option<Now> {
+        let pace = [self.interests.pace(), self.watches.pace()];
+        let pace = pace.into_iter().flatten().min()?;
+        self.stirred.then(|| self.looked + pace)
+    }
+
+    /// What has changed in the store since the last look.
+    pub(super) fn take_in_changes(&mut self, store: &Store) {
+        self.stirred = false;
+        self.looked = self.now;
+        for change in store.changes() {
+            if !self.moved.hides_change(&change.key) {
+                self.interests.changed(&change.key);
+                self.watches.changed(&change.key);
+            }
+        }
+    }
+
+    /// Timers that are due.
+    pub fn time(&mut self, store: &Store, now: Now) -> Vec<Action> {
+        self.now = now;
+        if self.look_due().is_some_and(|due| due <= now) {
+            self.take_in_changes(store);
+        }
+        self.parts_time();
+        self.cuts_time(store);
+        self.calls_time(store);
+        self.departures_time(store);
+        self.arrivals_time(store);
+        self.interests_time(store);
+        self.watches_time(store);
+        self.joints_time(store);
+        self.moved.time(now);
+        self.finish()
+    }
+
+    /// When [`Engine::time`] is to be called next; earlier does no harm.
+    pub fn next_due(&self) -> Option<Now> {
+        let (timeout, dead) = (self.settings.move_timeout, self.settings.declare_dead);
+        let departures = self.departures.moves.values();
+        let departures = departures.filter_map(|d| d.due(timeout, dead)).min();
+        let arrivals = self.arrivals.moves.values();
+        let arrivals = arrivals.filter_map(|a| a.due(timeout, dead)).min();
+        [
+            self.parts.due(),
+            self.cuts.due(),
+            self.calls.due(),
+            self.moved.due(),
+            departures,
+            arrivals,
+            self.interests.due(),
+            self.watches.due(),
+            self.joints.due(dead),
+            self.look_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .filter(|&due| due != Now::MAX)
+    }
+
+    pub(super) fn finish(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Sends `message` to all of `to`, in parts if it is long.
+    pub(super) fn send(&mut self, to: Vec<NodeId>, message: &Message) {
+        self.send_bytes(to, message.emit());
+    }
+
+    pub(super) fn send_one(&mut self, to: &NodeId, message: &Message) {
+        self.send(vec![to.clone()], message);
+    }
+
+    pub(super) fn send_bytes(&mut self, to: Vec<NodeId>, bytes: Vec<u8>) {
+        if to.is_empty() {
+            return;
+        }
+        if bytes.len() <= self.settings.part {
+            self.out.push(Action::Send { to, bytes });
+        } else {
+            self.send_in_parts(to, bytes);
+        }
+    }
+}

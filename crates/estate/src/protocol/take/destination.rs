@@ -1,0 +1,505 @@
+//! The destination of a move: fetches, waits for the source's decision, owns.
+//!
+//! What arrives is put into the store at once, frozen: so whether there is room is known before the
+//! commit, and the commit itself is quick. Until then the engine keeps it from every reader but
+//! the local one.
+
+use super::super::contribution::{Note, Role};
+use super::super::engine::{Action, CallId, Engine, Event as News, Now, Taken};
+use super::super::member::NodeId;
+use super::super::message::{Link, Message, Move};
+use super::table::{Duty, Event, State, transition};
+use crate::error::Error;
+use crate::item::Item;
+use crate::store::{Hold, Selection, Store};
+use crate::version::Stamp;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+const PAUSE_MOST: Duration = Duration::from_secs(1);
+
+/// A move to here.
+#[derive(Debug)]
+pub(in super::super) struct Arrival {
+    pub source: NodeId,
+    pub what: Move,
+    pub state: State,
+    selection: Selection,
+    pre_copy: bool,
+    calls: Vec<CallId>,
+    // The chunk that is wanted.
+    next: u32,
+    keys: HashSet<String>,
+    chains: BTreeMap<Vec<u64>, u32>,
+    // Our clock when we said `Ready`.
+    pub ready_at: Stamp,
+    taken: Taken,
+    pause: Duration,
+    again: Now,
+    heard: Now,
+    away_since: Option<Now>,
+}
+
+impl Arrival {
+    fn hold(&self) -> Hold {
+        Hold::Move(self.what.id)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Settled | State::Dropped | State::Adopted)
+    }
+
+    pub fn due(&self, move_timeout: Duration, declare_dead: Duration) -> Option<Now> {
+        let away = self.away_since.map(|since| since + declare_dead);
+        match self.state {
+            State::Fetching => Some(self.again.min(self.heard + move_timeout)),
+            State::Doubt | State::Owned => Some(away.unwrap_or(self.again)),
+            _ => None,
+        }
+    }
+
+    fn chains(&self) -> BTreeSet<u32> {
+        self.chains.values().copied().collect()
+    }
+}
+
+impl Engine {
+    /// Moves the selected items from member `source` to here, exactly once: repeated with the same
+    /// `move_id`, it has the same effect. `pre_copy` keeps the time short in which they cannot be
+    /// written. [`Action::Taken`] ends it.
+    pub fn take(
+        &mut self,
+        store: &Store,
+        selection: Selection,
+        source: &str,
+        move_id: u64,
+        pre_copy: bool,
+        now: Now,
+    ) -> (CallId, Vec<Action>) {
+        self.now = now;
+        let call = CallId(self.number());
+        if let Err(why) = self.begin_taking(store, call, selection, source, move_id, pre_copy) {
+            self.out.push(Action::Taken {
+                call,
+                result: Err(Error::Aborted {
+                    move_id,
+                    source_node: source.to_owned(),
+                    why,
+                }),
+            });
+        }
+        (call, self.finish())
+    }
+
+    fn begin_taking(
+        &mut self,
+        store: &Store,
+        call: CallId,
+        selection: Selection,
+        source: &str,
+        move_id: u64,
+        pre_copy: bool,
+    ) -> Result<(), String> {
+        if *source == *self.own.name {
+            let result = Ok(Taken::default());
+            self.out.push(Action::Taken { call, result });
+            return Ok(());
+        }
+        if self.departures.moves.contains_key(&move_id) {
+            return Err("the id is that of a move from here: use another".into());
+        }
+        let mut attempt = 1;
+        if let Some(arrival) = self.arrivals.moves.get_mut(&move_id) {
+            if *arrival.source.name != *source {
+                return Err(format!(
+                    "the id is that of a move from {}: use another",
+                    arrival.source
+                ));
+            }
+            match arrival.state {
+                State::Fetching | State::Doubt => {
+                    arrival.calls.push(call);
+                    return Ok(());
+                }
+                State::Dropped => attempt = arrival.what.attempt + 1,
+                _ => {
+                    let result = Ok(arrival.taken.clone());
+                    self.out.push(Action::Taken { call, result });
+                    return Ok(());
+                }
+            }
+        }
+        let Some(source) = self.members.named(source).cloned() else {
+            return Err("no live member has that name: see who is there".into());
+        };
+        let hold = Hold::Move(move_id);
+        store
+            .freeze(hold, &selection)
+            .map_err(|error| error.to_string())?;
+        let mut mine = None;
+        store.scan_held(hold, Stamp::ZERO, |item| {
+            mine.get_or_insert_with(|| item.key.to_owned());
+        });
+        if let Some(key) = mine {
+            store.thaw(hold);
+            return Err(format!(
+                "key {key:?} is here already: delete it at one of both"
+            ));
+        }
+        let arrival = Arrival {
+            source,
+            what: Move {
+                id: move_id,
+                attempt,
+            },
+            state: State::Fetching,
+            selection,
+            pre_copy,
+            calls: vec![call],
+            next: 0,
+            keys: HashSet::new(),
+            chains: BTreeMap::new(),
+            ready_at: Stamp::ZERO,
+            taken: Taken::default(),
+            pause: self.settings.retry,
+            again: self.now + self.settings.retry,
+            heard: self.now,
+            away_since: None,
+        };
+        self.arrivals.moves.insert(move_id, arrival);
+        self.repeat_arrival(move_id);
+        Ok(())
+    }
+
+    /// Gives a move up that has not been decided; returns whether it was under way.
+    pub fn abort_take(&mut self, store: &Store, move_id: u64, now: Now) -> (bool, Vec<Action>) {
+        self.now = now;
+        let fetching = |engine: &Self| {
+            let arrival = engine.arrivals.moves.get(&move_id);
+            arrival.is_some_and(|arrival| arrival.state == State::Fetching)
+        };
+        let was = fetching(self);
+        self.arrival_step(
+            store,
+            move_id,
+            Event::Trouble,
+            "it was aborted by its caller",
+        );
+        (was, self.finish())
+    }
+
+    /// Says again what the source has not answered.
+    fn repeat_arrival(&mut self, id: u64) {
+        let Some(arrival) = self.arrivals.moves.get(&id) else {
+            return;
+        };
+        let what = arrival.what;
+        let message = match arrival.state {
+            State::Fetching if arrival.next == 0 => Message::Begin {
+                what,
+                pre_copy: arrival.pre_copy,
+                selection: arrival.selection.clone(),
+            },
+            State::Fetching => Message::Got {
+                what,
+                next: arrival.next,
+            },
+            State::Doubt | State::Adopted => Message::Ready {
+                what,
+                clock: arrival.ready_at,
+            },
+            State::Owned => Message::Owned { what },
+            _ => return,
+        };
+        let source = arrival.source.clone();
+        if self.members.is_live(&source) {
+            self.send_one(&source, &message);
+        }
+    }
+
+    /// The arrival that `from` speaks of, which has been heard of now.
+    fn arrival(&mut self, from: &NodeId, what: Move) -> Option<&mut Arrival> {
+        let (now, pause) = (self.now, self.settings.retry);
+        let arrival = self.arrivals.moves.get_mut(&what.id)?;
+        if arrival.source != *from || arrival.what != what {
+            return None;
+        }
+        arrival.heard = now;
+        arrival.pause = pause;
+        arrival.again = now + pause;
+        Some(arrival)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of the message
+    pub(in super::super) fn cargo(
+        &mut self,
+        store: &Store,
+        from: &NodeId,
+        what: Move,
+        index: u32,
+        last: Option<u64>,
+        links: &[Link],
+        gone: &[String],
+        items: &[Item],
+    ) {
+        let Some(arrival) = self.arrival(from, what) else {
+            return self.say_abort(from, what, "it is not wanted any more");
+        };
+        if arrival.state == State::Dropped {
+            return self.say_abort(from, what, "it was aborted here");
+        }
+        if arrival.state != State::Fetching {
+            return;
+        }
+        if index == arrival.next {
+            arrival.next += 1;
+            if let Err(error) = self.unload(store, what.id, links, gone, items) {
+                let why = format!("the destination cannot take its items: {error}");
+                return self.arrival_step(store, what.id, Event::Trouble, &why);
+            }
+            if let Some(total) = last {
+                let here = self.arrivals.moves.get(&what.id).map(|a| a.keys.len());
+                if here == usize::try_from(total).ok() {
+                    return self.arrival_step(store, what.id, Event::Complete, "");
+                }
+                let why = format!("{here:?} of {total} items have come");
+                return self.arrival_step(store, what.id, Event::Trouble, &why);
+            }
+        }
+        if let Some(arrival) = self.arrivals.moves.get(&what.id) {
+            let next = arrival.next;
+            self.send_one(from, &Message::Got { what, next });
+        }
+    }
+
+    /// Puts a chunk into the store.
+    fn unload(
+        &mut self,
+        store: &Store,
+        id: u64,
+        links: &[Link],
+        gone: &[String],
+        items: &[Item],
+    ) -> Result<(), Error> {
+        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
+            return Ok(());
+        };
+        let hold = arrival.hold();
+        let ids: Vec<u64> = links.iter().map(|link| link.move_id).collect();
+        let chain = *arrival.chains.entry(ids).or_insert_with(|| {
+            let now = self.now;
+            let mut links: Vec<_> = links
+                .iter()
+                .map(|link| (link.move_id, link.source.clone(), now + link.left))
+                .collect();
+            links.push((id, arrival.source.clone(), Now::MAX));
+            self.moved.open(links)
+        });
+        for key in gone {
+            store.write_held(hold, key, None, store.clock().next())?;
+            arrival.keys.remove(key);
+        }
+        for item in items {
+            self.moved.tag(&item.key, chain);
+            store.insert_moved(hold, item)?;
+            if !arrival.keys.contains(&item.key) {
+                arrival.keys.insert(item.key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn committed(
+        &mut self,
+        store: &Store,
+        from: &NodeId,
+        what: Move,
+        at: Stamp,
+        frozen: Duration,
+    ) {
+        store.observe(at);
+        if let Some(arrival) = self.arrival(from, what) {
+            if arrival.state == State::Doubt {
+                arrival.taken.frozen = frozen;
+                arrival.ready_at = at;
+            }
+            self.arrival_step(store, what.id, Event::Commit, "");
+        }
+    }
+
+    pub(in super::super) fn closed(&mut self, store: &Store, from: &NodeId, what: Move) {
+        if self.arrival(from, what).is_some() {
+            self.arrival_step(store, what.id, Event::Closed, "");
+        }
+    }
+
+    pub(in super::super) fn destination_aborted(
+        &mut self,
+        store: &Store,
+        from: &NodeId,
+        what: Move,
+        why: &str,
+    ) {
+        if self.arrival(from, what).is_some() {
+            self.arrival_step(store, what.id, Event::Abort, why);
+        }
+    }
+
+    /// The one way in which an arrival changes its state.
+    fn arrival_step(&mut self, store: &Store, id: u64, event: Event, why: &str) {
+        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
+            return;
+        };
+        let Some(row) = transition(arrival.state, event) else {
+            return;
+        };
+        arrival.state = row.to;
+        let (source, what, hold) = (arrival.source.clone(), arrival.what, arrival.hold());
+        let chains = arrival.chains();
+        match row.duty {
+            Duty::SayReady => {
+                let clock = store.clock().next();
+                store.observe(clock);
+                arrival.ready_at = clock;
+                arrival.taken.items = arrival.keys.len() as u64;
+                self.repeat_arrival(id);
+            }
+            Duty::Own | Duty::Adopt => {
+                let at = match row.duty {
+                    Duty::Own => arrival.ready_at,
+                    _ => store.clock().next(),
+                };
+                arrival.taken.recovered = row.duty == Duty::Adopt;
+                let taken = arrival.taken.clone();
+                let calls = std::mem::take(&mut arrival.calls);
+                store.observe(at);
+                self.take_in_changes(store);
+                self.moved.decide(at);
+                let note = Note {
+                    move_id: id,
+                    source: source.clone(),
+                    role: Role::Destination,
+                };
+                let until = self.now + self.settings.longest_query;
+                self.moved.own(&chains, at, note, until);
+                for departure in self.departures.moves.values_mut() {
+                    departure.came_in = true;
+                }
+                store.thaw(hold);
+                if row.duty == Duty::Own {
+                    self.repeat_arrival(id);
+                }
+                for call in calls {
+                    let result = Ok(taken.clone());
+                    self.out.push(Action::Taken { call, result });
+                }
+            }
+            Duty::SayOwned => self.send_one(&source, &Message::Owned { what }),
+            Duty::Drop => {
+                let calls = std::mem::take(&mut arrival.calls);
+                arrival.keys = HashSet::new();
+                arrival.chains.clear();
+                store.remove_held(hold);
+                self.take_in_changes(store);
+                self.moved.drop_chains(&chains);
+                if event != Event::Abort {
+                    self.say_abort(&source, what, why);
+                }
+                for call in calls {
+                    let result = Err(Error::Aborted {
+                        move_id: id,
+                        source_node: source.name.to_string(),
+                        why: why.to_owned(),
+                    });
+                    self.out.push(Action::Taken { call, result });
+                }
+            }
+            Duty::Withdraw => {
+                let keys = std::mem::take(&mut arrival.keys).into_iter().collect();
+                arrival.chains.clear();
+                let items = self.withdraw(store, hold, keys);
+                self.moved.drop_chains(&chains);
+                self.out.push(Action::Event(News::Conflict {
+                    move_id: id,
+                    owner: source.clone(),
+                    items,
+                }));
+            }
+            _ => {}
+        }
+        let over = row.to == State::Settled && row.from != State::Settled;
+        if over || row.to == State::Adopted && self.members.is_replaced(&source) {
+            self.moved
+                .note_ends(id, self.now + 3 * self.settings.longest_query);
+        }
+        if self.arrivals.moves.get(&id).is_some_and(Arrival::is_over) {
+            self.arrivals.ended(id, Arrival::is_over);
+        }
+        self.settle_cuts(store);
+    }
+
+    pub(in super::super) fn arrivals_time(&mut self, store: &Store) {
+        let (now, settings) = (self.now, self.settings.clone());
+        let due: Vec<u64> = self
+            .arrivals
+            .moves
+            .iter()
+            .filter(|(_, a)| {
+                a.due(settings.move_timeout, settings.declare_dead)
+                    .is_some_and(|due| due <= now)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
+                continue;
+            };
+            arrival.again = now + arrival.pause;
+            arrival.pause = (2 * arrival.pause).min(PAUSE_MOST);
+            if arrival.state == State::Fetching && arrival.heard + settings.move_timeout <= now {
+                let why = format!("the source was silent for {:?}", settings.move_timeout);
+                self.arrival_step(store, id, Event::Trouble, &why);
+            } else if arrival.away_since.is_some() {
+                self.arrival_step(store, id, Event::Dead, "the source is dead");
+            } else {
+                self.repeat_arrival(id);
+            }
+        }
+    }
+
+    /// The source of some has gone, or (`dead`) is known to have lost its memory.
+    pub(in super::super) fn arrivals_from(&mut self, store: &Store, member: &NodeId, dead: bool) {
+        let from: Vec<u64> = self
+            .arrivals
+            .moves
+            .iter()
+            .filter(|(_, arrival)| arrival.source == *member)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in from {
+            if let Some(arrival) = self.arrivals.moves.get_mut(&id) {
+                arrival.away_since.get_or_insert(self.now);
+            }
+            let event = if dead { Event::Dead } else { Event::Away };
+            self.arrival_step(store, id, event, "the source has gone");
+        }
+    }
+
+    /// A member that was away is back with its memory.
+    pub(in super::super) fn arrivals_back(&mut self, member: &NodeId) {
+        let from: Vec<u64> = self
+            .arrivals
+            .moves
+            .iter()
+            .filter(|(_, arrival)| arrival.source == *member)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in from {
+            if let Some(arrival) = self.arrivals.moves.get_mut(&id) {
+                arrival.away_since = None;
+                arrival.again = self.now + arrival.pause;
+            }
+            self.repeat_arrival(id);
+        }
+    }
+}

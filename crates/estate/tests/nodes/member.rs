@@ -1,0 +1,116 @@
+//! The other side of `process`: carries out orders, one a line.
+
+use std::io::BufRead;
+use std::time::Duration;
+
+use flowferry_estate::reduce::Reducer;
+use flowferry_estate::{Error, Node, Options, Pattern, Query, Selection, Value, View};
+
+fn pattern(text: &str) -> Pattern {
+    match text.contains('*') {
+        true => Pattern::glob(text).unwrap(),
+        false => Pattern::exact(text),
+    }
+}
+
+fn describe(view: &View) -> String {
+    let value = match &view.value {
+        Some(Value::Int(sum)) => sum.to_string(),
+        other => other.as_ref().map_or("none".into(), |v| format!("{v:?}")),
+    };
+    let missing = match &view.missing[..] {
+        [] => "-".to_owned(),
+        names => names.join(" "),
+    };
+    format!("{value} answered {} missing {missing}", view.answered.len())
+}
+
+fn sum(node: &Node, key: &str, timeout: &str) -> String {
+    let mut query = Query::new(pattern(key), Reducer::named("sum").unwrap());
+    query.timeout = Duration::from_millis(timeout.parse().unwrap());
+    match node.get_global(query) {
+        Ok(view) => describe(&view),
+        Err(Error::Incomplete(view)) => format!("incomplete {}", describe(&view)),
+        Err(why) => format!("error {why}"),
+    }
+}
+
+fn keys(count: &str) -> Vec<String> {
+    let count: usize = count.parse().unwrap();
+    (0..count).map(|n| format!("k{n}")).collect()
+}
+
+fn carry_out(node: &Node, order: &[&str]) -> String {
+    let store = node.store();
+    match order {
+        ["set", key, value] => {
+            store.set(key, value.parse::<i64>().unwrap()).unwrap();
+            "set".into()
+        }
+        ["fill", count] => {
+            for (n, key) in keys(count).iter().enumerate() {
+                store.set(key, n as i64).unwrap();
+            }
+            "filled".into()
+        }
+        ["count"] => store.memory().items.to_string(),
+        ["sum", key, timeout] => sum(node, key, timeout),
+        ["sums", key, count, timeout] => {
+            let count: usize = count.parse().unwrap();
+            let mut seen: Vec<_> = (0..count).map(|_| sum(node, key, timeout)).collect();
+            seen.sort();
+            seen.dedup();
+            seen.join(",")
+        }
+        ["take", source, id, count] => {
+            let selection = Selection::Keys(keys(count));
+            match node.take(selection, source, id.parse().unwrap(), true) {
+                Ok(taken) => taken.items.to_string(),
+                Err(why) => format!("error {why}"),
+            }
+        }
+        ["members"] => node.members().join(" "),
+        ["incarnation"] => node.id().incarnation.to_string(),
+        ["events"] => {
+            let news = node.member_news();
+            let say = |gone: &Option<_>| if gone.is_some() { "left" } else { "joined" };
+            let lines = news
+                .iter()
+                .map(|n| format!("{} {}", say(&n.gone), n.member.name));
+            lines.collect::<Vec<_>>().join(",")
+        }
+        ["close"] => {
+            node.close();
+            "closed".into()
+        }
+        other => panic!("no such order: {other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "the body of a process that another test starts"]
+fn process() {
+    let Ok(name) = std::env::var("MEMBER_NAME") else {
+        return;
+    };
+    let peers = std::env::var("MEMBER_PEERS").unwrap();
+    let mut options = Options::new("test", &name);
+    options.peers = peers
+        .split(',')
+        .filter(|p| !p.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let node = match Node::open(&options) {
+        Ok(node) => node,
+        Err(why) => {
+            println!("> refused {why}");
+            return;
+        }
+    };
+    println!("> at {}", node.address().unwrap());
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let order: Vec<_> = line.split(' ').collect();
+        println!("> {}", carry_out(&node, &order));
+    }
+}

@@ -1,0 +1,175 @@
+"""E-State: the state of an elastic network function, kept where its packets are.
+
+Every instance writes its own items at memory speed; a global read asks all instances, reduces what
+they hold to one value, and never passes over one that has not answered (docs/estate.md).
+
+>>> from flowferry import estate
+>>> with estate.open(cluster="ids", node="nf1", backend="local") as es:
+...     es.add("packets", 41), es.add("packets")
+...     es.get_global("packets", "sum")
+(41, 42)
+42
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from flowferry._native import EstateItem as ItemHandle
+from flowferry.estate.aio import AsyncEstate
+from flowferry.estate.codec import JSON, PICKLE, Codec
+from flowferry.estate.errors import (
+    BackendFailed,
+    Closed,
+    CounterOverflow,
+    EstateError,
+    Forked,
+    Frozen,
+    IncompleteError,
+    KeyInvalid,
+    MemoryFull,
+    MoveAborted,
+    NameTaken,
+    NoMember,
+    NoReducer,
+    OptionInvalid,
+    PatternInvalid,
+    TypeConflict,
+    Unsupported,
+    ValueTooBig,
+)
+from flowferry.estate.estate import Estate, Tls
+from flowferry.estate.flow import AnyFlow, FlowState, scope
+from flowferry.estate.reducers import reducer
+from flowferry.estate.view import (
+    Cached,
+    Consistency,
+    Event,
+    GlobalRead,
+    Item,
+    Live,
+    Snapshot,
+    View,
+)
+from flowferry.estate.watch import Watch
+
+__all__ = [
+    "JSON",
+    "PICKLE",
+    "AnyFlow",
+    "AsyncEstate",
+    "BackendFailed",
+    "Cached",
+    "Closed",
+    "Codec",
+    "Consistency",
+    "CounterOverflow",
+    "Estate",
+    "EstateError",
+    "Event",
+    "FlowState",
+    "Forked",
+    "Frozen",
+    "GlobalRead",
+    "IncompleteError",
+    "Item",
+    "ItemHandle",
+    "KeyInvalid",
+    "Live",
+    "MemoryFull",
+    "MoveAborted",
+    "NameTaken",
+    "NoMember",
+    "NoReducer",
+    "OptionInvalid",
+    "PatternInvalid",
+    "Snapshot",
+    "Tls",
+    "TypeConflict",
+    "Unsupported",
+    "ValueTooBig",
+    "View",
+    "Watch",
+    "aopen",
+    "open",
+    "reducer",
+    "scope",
+]
+
+
+def open(
+    *,
+    cluster: str,
+    node: str,
+    listen: str | Sequence[str] = (),
+    peers: Sequence[str] = (),
+    backend: str = "p2p",
+    scouting: bool = False,
+    tls: Tls | None = None,
+    memory_limit: int | None = None,
+    failure_after: float = 1.0,
+    timeout: float = 1.0,
+) -> Estate:
+    """Join a cluster; leave it by `close`, or at the end of a `with` block.
+
+    Args:
+        cluster: Its name. Only members of one cluster see each other.
+        node: The name of this instance, unique in the cluster.
+        listen: With `p2p`, the address to be reached at, ``host:port``; port 0 takes a free one.
+        peers: With `p2p`, addresses of members to begin with; not all of them have to be up.
+        backend: ``p2p``; ``local`` shares nothing; ``redis://host:port``,
+            ``redis+unix:///path`` and ``redis+cluster://host:port,…`` keep items at servers.
+        scouting: With `p2p`, find members by multicast, too.
+        tls: With `p2p`, mutual authentication; all members have it, or none.
+        memory_limit: The most bytes that items may take in this process; then those with a time
+            to live are evicted, the least recently used first, and without such a write fails.
+        failure_after: Seconds after which a member that is not heard of has failed.
+        timeout: Seconds that a global operation waits unless it says so itself.
+
+    Raises:
+        OptionInvalid: A name or an address cannot be.
+        NameTaken: A live member has this name.
+        BackendFailed: The server cannot be reached.
+    """
+    return Estate(
+        cluster=cluster,
+        node=node,
+        backend=backend,
+        listen=[listen] if isinstance(listen, str) else list(listen),
+        peers=list(peers),
+        scouting=scouting,
+        tls=None if tls is None else (tls.ca, tls.certificate, tls.key),
+        memory_limit=memory_limit,
+        failure_after=failure_after,
+        timeout=timeout,
+    )
+
+
+async def aopen(
+    *,
+    cluster: str,
+    node: str,
+    listen: str | Sequence[str] = (),
+    peers: Sequence[str] = (),
+    backend: str = "p2p",
+    scouting: bool = False,
+    tls: Tls | None = None,
+    memory_limit: int | None = None,
+    failure_after: float = 1.0,
+    timeout: float = 1.0,
+) -> AsyncEstate:
+    """The same for asyncio: ``async with await estate.aopen(…) as es: await es.get_global(…)``."""
+    job = partial(
+        open,
+        cluster=cluster,
+        node=node,
+        listen=listen,
+        peers=peers,
+        backend=backend,
+        scouting=scouting,
+        tls=tls,
+        memory_limit=memory_limit,
+        failure_after=failure_after,
+        timeout=timeout,
+    )
+    return (await asyncio.to_thread(job)).aio
