@@ -131,7 +131,7 @@ HslAction: TypeAlias = tuple[Any, ...]
 """What an instance wants done outside, by its first item:
 
     ("send", side, WireMessage)              a control frame; `side`: the interface to try first
-    ("record", "host:port", behind, bytes)   on the stream to that agent, when `strays_taken` >= behind
+    ("record", "host:port", behind, bytes)   to that agent, when `strays_taken` >= behind
     ("connect", "host:port")                 answer with `connected` or `unreachable`
     ("strays", hold, "host:port")            strays of this hold go there
     ("flush", side, number)                  answer with `flushed` when all that was queued is read

@@ -1,35 +1,48 @@
-"""Replay a seed: `python tests/simulation SEED [--trace]`; or try many: `… FIRST LAST`."""
+"""Run seeds: `python tests/simulation SEED [--trace]` replays one, `... FIRST LAST` tries many."""
 
 import sys
 import time
+from collections import Counter
 
 from sim_clock import MS, S
+from sim_runs import simulate_many
 from sim_scenario import Scenario
 from sim_world import simulate
 
 
-def main() -> int:
-    seeds = [int(word) for word in sys.argv[1:] if word.isdigit()]
-    trace = "--trace" in sys.argv
-    if len(seeds) == 1:
-        scenario = Scenario.draw(seeds[0])
-        print(scenario)
-        show = (lambda at, text: print(f"{(at - S) / MS:10.3f}  {text}")) if trace else None
-        wrong = simulate(scenario, show)
-        print("\n".join(wrong) or "nothing wrong")
-        return bool(wrong)
+def replay(seed: int, trace: bool) -> bool:
+    """Show what happens in one run."""
+    scenario = Scenario.draw(seed)
+    print(scenario)
+    outcome = simulate(scenario, _show if trace else None)
+    print("\n".join(outcome.wrong) or f"nothing wrong; ended {', '.join(outcome.ends)}")
+    return bool(outcome.wrong)
+
+
+def _show(at: int, text: str) -> None:
+    print(f"{(at - S) / MS:10.3f}  {text}")
+
+
+def many(first: int, last: int) -> bool:
+    """Run all seeds from `first` up to, without, `last`; print those that fail."""
     began, failed = time.perf_counter(), 0
-    for seed in range(*seeds):
-        scenario = Scenario.draw(seed)
-        try:
-            wrong = simulate(scenario)
-        except Exception as error:
-            wrong = [repr(error)]
-        if wrong:
+    ends: Counter[str] = Counter()
+    for outcome in simulate_many(range(first, last)):
+        ends.update(outcome.ends)
+        if outcome.wrong:
             failed += 1
-            print(seed, scenario.fault, wrong[:2])
-    print(f"{failed} failed of {len(range(*seeds))}, {time.perf_counter() - began:.1f} s")
+            print(f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}", flush=True)
+    print(f"{failed} of {last - first} seeds failed, {time.perf_counter() - began:.0f} s;", end=" ")
+    print("handovers ended", ", ".join(f"{end} {n}" for end, n in sorted(ends.items())))
     return bool(failed)
+
+
+def main() -> int:
+    """Read the command line."""
+    seeds = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    if len(seeds) == 1:
+        return replay(seeds[0], "--trace" in sys.argv)
+    return many(*seeds)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class Agent:
         """The programs pass everything since then: the agent is gone, or was for too long."""
         self._life = 0
         self._working = False
+        self._passing = False
         self._timer = 0
         self._peer_of: dict[int, str] = {}
         self._records: deque[tuple[int, str, bytes]] = deque()
@@ -94,15 +95,18 @@ class Agent:
         now, core, random = self._clock.now, self.core, self._clock.random
         for side in (1, 2):
             core.read(side, random.randint(1, 64), now)
-        if core.write(random.randint(1, 32), now):
-            self._clock.after(self._clock.between(2 * US, 100 * US), self._second_pass)
+        core.write(random.randint(1, 32), now)
         self._send_strays()
         core.settle(now)
         self._act()
         if not core.quiet:
+            if not self._passing:
+                self._passing = True
+                self._clock.after(self._clock.between(2 * US, 100 * US), self._second_pass)
             self.wake()
 
     def _second_pass(self) -> None:
+        self._passing = False
         for side in (1, 2):
             while (frame := self.core.second_pass(side)) is not None:
                 self._process(frame)

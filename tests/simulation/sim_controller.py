@@ -18,6 +18,7 @@ from flowferry.controller.strategies.base import (
     Note,
     Plan,
     Received,
+    Report,
     Send,
     Strategy,
     Tick,
@@ -72,8 +73,11 @@ class Controller:
         self._strategy: Strategy | None = None
         self._journal: dict[int, str] = {}
         self.finished: dict[int, Finished] = {}
+        #: By instance, as far as it has been told.
+        self.epochs: dict[int, int] = {}
         #: Agents that were taken for dead.
         self.buried: set[int] = set()
+        self.report = Report()
         self.on_finished: Callable[[Plan, Finished], None] = lambda _plan, _end: None
         self._pulses: dict[int, Pulse] = {}
         self._timer: int | None = None
@@ -95,7 +99,8 @@ class Controller:
         """Begin one."""
         self._plan, self._strategy = plan, self._make()
         ends = {end for part in plan.parts for end in (part.source, part.destination)}
-        self._pulses = {end: Pulse() for end in sorted(ends)}
+        # Idle agents are asked as well, more slowly: their epochs are known.
+        self._pulses = {end: Pulse(epoch=self.epochs.get(end, 1)) for end in sorted(ends)}
         self._carry_out(self._strategy.start(plan, self._now))
         self._clock.after(HEARTBEAT, self._beat, plan, self.boot)
 
@@ -129,7 +134,8 @@ class Controller:
     def _finish(self, plan: Plan, end: Finished) -> None:
         self._clock.note(f"controller: finished {end.state} {end.error or ''}")
         self.finished[plan.number] = end
-        self.report = self._strategy.report(self._now) if self._strategy else None
+        assert self._strategy is not None
+        self.report = self._strategy.report(self._now)
         self._strategy = None
         self.on_finished(plan, end)
 
@@ -170,7 +176,7 @@ class Controller:
         pulse.missed = 0
         if message.command is Command.STATUS and message.epoch is not None:
             changed = pulse.epoch is not None and pulse.epoch != message.epoch
-            pulse.epoch = message.epoch
+            pulse.epoch = self.epochs[message.sender] = message.epoch
             if changed:
                 self._bury(message.sender, "its agent failed open or was restarted")
         if not message.handover:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 from sim_clock import MS, US, S
 
 from flowferry.controller.strategies.base import Settings
+
+if TYPE_CHECKING:
+    from sim_plants import Plant
 
 DESTINATION = 9
 SETTINGS = Settings(
@@ -77,7 +81,7 @@ class Scenario:
     fault_part: int = 1
     there_and_back: bool = False
     #: Planted, to show that it is found.
-    plant: str | None = None
+    plant: Plant | None = None
     settings: Settings = field(default_factory=lambda: SETTINGS)
 
     @classmethod

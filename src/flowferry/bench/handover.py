@@ -45,19 +45,19 @@ PATIENCE = 60.0
 FIGURES = (
     Figure("moves", "moves"),
     Figure("lost", "lost", 0),
-    Figure("reordered", "reordered", 0),
-    Figure("duplicated", "doubled", 0),
-    Figure("not_done", "not done", 0),
-    Figure("added_p50_ms", "added p50 ms", 3.0),
-    Figure("added_p99_ms", "added p99 ms", 10.0),
-    Figure("fence_p50_ms", "fence p50 ms"),
-    Figure("fence_p99_ms", "fence p99 ms"),
-    Figure("duration_p50_ms", "duration p50 ms"),
-    Figure("captured_bytes_peak", "peak bytes"),
+    Figure("reordered", "late", 0),
+    Figure("duplicated", "twice", 0),
+    Figure("not_done", "failed", 0),
+    Figure("added_p50_ms", "added p50", 3.0),
+    Figure("added_p99_ms", "p99", 10.0),
+    Figure("fence_p50_ms", "fence p50"),
+    Figure("fence_p99_ms", "p99"),
+    Figure("duration_p50_ms", "whole p50"),
+    Figure("captured_bytes_peak", "peak B"),
     Figure("captured_packets", "captured"),
     Figure("stray_packets", "strays"),
     Figure("markers", "markers"),
-    Figure("controller_packets", "at controller", 0),
+    Figure("controller_packets", "at ctrl", 0),
 )
 
 
@@ -159,7 +159,7 @@ def _measure(
                     done.append({**handover, "asked": asked, "over": time.monotonic_ns()})
                     time.sleep(PAUSE)  # the pause between two moves
             values = _figures(control, under, done)
-            title = f"{scene.flows:,} flows, {frame:,} bytes, {rate:,}/s"
+            title = f"{scene.flows:,} x {frame:,} B, {rate:,}/s"
             survey.add(name, title, values, within=control.clean)
 
 

@@ -81,7 +81,9 @@ def _require() -> None:
 
 
 def _show(report: Report, paths: list[Path]) -> None:
-    console = Console(width=None)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
     console.print(output.table(report))
     for case in report.cases:
         if case.counts:

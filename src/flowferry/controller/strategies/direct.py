@@ -62,6 +62,7 @@ class Direct:
     """One handover by `direct`."""
 
     name = "direct"
+    part_machine: type[PartMachine] = PartMachine
 
     def __init__(self, hook: Hook | None = None) -> None:
         """`hook` is called before each transition of a part; failpoints hang there."""
@@ -178,7 +179,9 @@ class Direct:
         numbers = count(1)
         self._began_at = now
         self._parts = {
-            part.number: PartMachine(plan, part, numbers, self._out, self._journal, self._hook)
+            part.number: self.part_machine(
+                plan, part, numbers, self._out, self._journal, self._hook
+            )
             for part in plan.parts
         }
 

@@ -314,9 +314,13 @@ class Duties:
             return self.fire(Cue.FENCED, now)
         at = max(now, self._stale_until)
         self.due = at + self._deadline
-        self._ask("freeze", self._freeze(), now)
+        # No FREEZE: a marker implies it, and until then the source may as well go on serving.
         self._answer_early()
         self._ask_final_markers(self.part.source, now, at)
+        # Both agents go on by themselves behind the fence; its report may be lost.
+        source = self.part.source
+        later = at + self.plan.settings.retry_limit_ms / 1e3
+        self._ask(f"query-{source}", self._send(source, Command.QUERY), now, later)
 
     def _enter_regaining(self, now: float) -> None:
         self._journal("regaining")

@@ -23,6 +23,7 @@ from flowferry.wire import Command, Flags, Message, Reason, Report
 #: Steps (docs/hsl.md) in which an agent does not have the part any more, or gives it up.
 _FORGOTTEN = frozenset({"none", "over", "withdrawing"})
 _HAS_IMPORTED = frozenset({"imported", "releasing", "released", "closing"})
+_HAS_REGAINED = frozenset({"regaining", "resuming", "releasing", "released"})
 _REPORTED = Flags.DRAIN_UNPROVEN | Flags.UNFENCED | Flags.STATE_LOST
 
 
@@ -258,6 +259,10 @@ class PartMachine(Duties):
             self.offer(Cue.GIVEN_BACK, now)
 
     def _on_status(self, instance: int, message: Message, now: float) -> None:
+        halted = self.state is State.HALTING and instance == self.part.source
+        if halted and message.step in _HAS_REGAINED:
+            self._final = set(self.part.sides)
+            self.fire(Cue.FENCED, now)
         if self.state is not State.RESUMING or message.step is None:
             return
         self._requests.drop(f"query-{instance}")

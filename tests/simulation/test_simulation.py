@@ -1,0 +1,59 @@
+"""Handovers under random traffic, stale caches and faults: nothing lost, doubled or overtaken.
+
+The real strategy leads the real cores of the agents. Each seed stands for a scenario
+(`sim_scenario`); `python tests/simulation SEED --trace` shows what happens in one.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from sim_plants import PLANTS, Plant
+from sim_runs import simulate_many
+from sim_scenario import Scenario
+from sim_world import simulate
+
+from flowferry.controller.strategies.direct_table import TRANSITIONS
+
+#: Rows that need more than one fault at a time, or a fault at one instant.
+RARE = frozenset[str]()
+
+
+def judge(seeds: range) -> set[str]:
+    """Fail with the first few seeds that went wrong; the rows of the table that were taken."""
+    rows: set[str] = set()
+    failed = []
+    for outcome in simulate_many(seeds):
+        rows |= outcome.rows
+        if outcome.wrong:
+            failed.append(f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}")
+    few = "\n".join(islice(failed, 5))
+    replay = "replay with: python tests/simulation SEED --trace"
+    assert not failed, f"{len(failed)} of {len(seeds)} seeds went wrong; {replay}\n{few}"
+    return rows
+
+
+def test_hundreds_of_seeds() -> None:
+    judge(range(500))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7_200)
+def test_a_hundred_thousand_seeds_and_every_row_of_the_table() -> None:
+    rows = judge(range(1_000, 101_000))
+    missing = {row.name for row in TRANSITIONS} - rows - RARE
+    assert not missing, "no seed takes these rows any more"
+
+
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS.keys())
+def test_a_planted_fault_is_found(plant: Plant) -> None:
+    scenarios = (plant.into(Scenario.draw(seed)) for seed in range(400))
+    assert any(simulate(scenario).wrong for scenario in scenarios), "400 seeds do not show it"
+
+
+def test_without_a_planted_fault_the_same_scenarios_are_right() -> None:
+    for seed in range(60):
+        for fault in ("none", "abort", "refuse"):
+            outcome = simulate(Plant(fault=fault).into(Scenario.draw(seed)))
+            assert not outcome.wrong, (seed, fault)
