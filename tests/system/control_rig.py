@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -43,10 +44,9 @@ class Hands:
         self._bed = bed
         self._sealer = Sealer(keys, sender=0, boot=time.time_ns())
         self._opener = Opener(keys, own=0)
+        space = f"{bed.owner.name}-sw"
         self.ports = {
-            (one.id, side): namespace.call(
-                f"{bed.owner.name}-sw", lambda name=f"{one.name}-{device}": self._open(name)
-            )
+            (one.id, side): namespace.call(space, partial(self._open, f"{one.name}-{device}"))
             for one in bed.instances
             for side, device in DEVICES.items()
         }
