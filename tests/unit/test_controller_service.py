@@ -133,7 +133,7 @@ class World:
             made = made.with_instance(Instance(one.name, one.id, "nf", *(10 + one.id,) * 2, peer))
         service = Service(
             made, Store(self.path), KEYS, first_table=10, heartbeat=9.0, dead_after=5,
-            echo_interval=9.0, timeout=1.0,
+            echo_interval=9.0, timeout=1.0, greeting=0.0,
         )  # fmt: skip
         service.start()
         if connected:

@@ -46,14 +46,23 @@ def _default(value: object) -> str:
 
 def transitions() -> str:
     """The table of transitions."""
+    return _rows(endpoint.transitions())
+
+
+def handovers() -> str:
+    """The steps of a part of a handover, but for those that an epoch ends."""
+    return _rows([row for row in endpoint.handover_transitions() if row.event != "lost"])
+
+
+def _rows(table: list[endpoint.Transition]) -> str:
     rows = ["| state | event | duty | next state |", "|---|---|---|---|"]
-    for row in endpoint.transitions():
+    for row in table:
         duty = "" if row.duty == "none" else row.duty.replace("_", " ")
         rows.append(f"| {row.from_} | {row.event} | {duty} | {row.to} |")
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("part", [configuration, transitions])
+@pytest.mark.parametrize("part", [configuration, transitions, handovers])
 def test_a_generated_part_is_current(part: Any) -> None:
     text = PAGE.read_text()
     block = re.compile(rf"(<!-- {part.__name__}: [^\n]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)

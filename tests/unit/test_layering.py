@@ -30,6 +30,7 @@ CORES = (
     "crates/wire/src/**/*.rs",
     "crates/hsl/src/endpoint/**/*.rs",
     "crates/hsl/src/handover/**/*.rs",
+    "crates/hsl/src/model/**/*.rs",
 )
 #: Pure Python: what goes in and comes out are values.
 PYTHON_CORES = (

@@ -114,7 +114,8 @@ static __always_inline struct ff_port *port_of(struct ff_control *ctl)
  * Additions are plain: where two CPUs handle one flow at once a few packets may go
  * uncounted, and nothing that must be exact is counted here.
  */
-static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, __u64 now, __u32 bytes)
+static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, __u64 now, __u32 bytes,
+				   __u64 swapped)
 {
 	struct ff_flow *flow;
 
@@ -130,8 +131,9 @@ static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, _
 		flow->packets++;
 		flow->bytes += bytes;
 		flow->last_ns = now;
+		flow->swapped = swapped;
 	} else {
-		struct ff_flow first = { .packets = 1, .bytes = bytes, .first_ns = now, .last_ns = now };
+		struct ff_flow first = { .packets = 1, .bytes = bytes, .swapped = swapped, .last_ns = now };
 
 		bpf_map_update_elem(&ff_flows, key, &first, BPF_ANY);
 	}
@@ -142,8 +144,9 @@ static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, _
 	return 0;
 }
 
-static __always_inline void account(struct __sk_buff *skb, struct ff_key *key)
+static __always_inline void account(struct __sk_buff *skb, struct ff_parsed *p)
 {
+	struct ff_key *key = &p->key;
 	__u64 now = bpf_ktime_get_coarse_ns(), different = 0, *word = (__u64 *)key, *other;
 	__u32 *half = (__u32 *)key, at;
 	struct ff_recent *slot;
@@ -160,7 +163,7 @@ static __always_inline void account(struct __sk_buff *skb, struct ff_key *key)
 		different |= word[w] ^ other[w];
 	different |= half[10] ^ ((__u32 *)other)[10];
 	if (different || slot->tick_ns != now) {
-		account_tick(key, slot, now, skb->len);
+		account_tick(key, slot, now, skb->len, p->swapped);
 		return;
 	}
 	slot->packets++;
@@ -341,9 +344,9 @@ static __always_inline void time_release(struct ff_count *count)
 
 /* A released packet is back where it came from. */
 static __always_inline int second_pass(struct __sk_buff *skb, struct ff_port *port,
-				       struct ff_key *key)
+				       struct ff_parsed *p)
 {
-	struct ff_count *count = bpf_map_lookup_elem(&ff_counts, key);
+	struct ff_count *count = bpf_map_lookup_elem(&ff_counts, &p->key);
 
 	skb->mark = 0;
 	if (count) {
@@ -354,7 +357,7 @@ static __always_inline int second_pass(struct __sk_buff *skb, struct ff_port *po
 		__sync_fetch_and_add(&count->outstanding, -1);
 	}
 	COUNT(released);
-	account(skb, key);
+	account(skb, p);
 	return deliver(port);
 }
 
@@ -393,7 +396,7 @@ int ff_ingress(struct __sk_buff *skb)
 		return deliver(port);
 	}
 	if (skb->mark && skb->mark == ctl->mark_released)
-		return second_pass(skb, port, &p.key);
+		return second_pass(skb, port, &p);
 	if (p.ethertype == FF_ETHERTYPE_CONTROL)
 		return control_frame(skb, ctl, port);
 	if (ctl->active) {
@@ -401,7 +404,7 @@ int ff_ingress(struct __sk_buff *skb)
 		if (verdict >= 0)
 			return verdict;
 	}
-	account(skb, &p.key);
+	account(skb, &p);
 	return deliver(port);
 }
 

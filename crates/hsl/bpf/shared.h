@@ -58,7 +58,7 @@ struct ff_key {
 struct ff_flow {
 	__u64 packets;
 	__u64 bytes;
-	__u64 first_ns;
+	__u64 swapped;    /* its last packet came from the key's high end: a key has no direction */
 	__u64 last_ns;    /* CLOCK_MONOTONIC, coarse */
 };
 

@@ -157,7 +157,7 @@ fn structs_are_the_same_in_rust_and_in_c() {
     same!(
         Key, "ff_key", low, high, low_port, high_port, vlan, proto, kind, side, zero
     );
-    same!(Flow, "ff_flow", packets, bytes, first_ns, last_ns);
+    same!(Flow, "ff_flow", packets, bytes, swapped, last_ns);
     same!(Recent, "ff_recent", key, packets, bytes, tick_ns);
     same!(FlowMode, "ff_flow_mode", mode, zero);
     same!(

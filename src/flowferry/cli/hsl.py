@@ -177,14 +177,18 @@ def schema() -> None:
 
 
 @hsl.command()
+@click.option("--handovers", is_flag=True, help="What can happen to a part of a handover.")
 @click.option("--dot", is_flag=True, help="As a Graphviz graph.")
 @json_option
-def table(dot: bool, as_json: bool) -> None:
+def table(handovers: bool, dot: bool, as_json: bool) -> None:
     """Print the transition table: what can happen to a flow on one side."""
-    if dot:
+    if dot and handovers:
+        click.echo(endpoint.handover_transitions_as_dot(), nl=False)
+    elif dot:
         click.echo(endpoint.transitions_as_dot(), nl=False)
     else:
-        view.transitions(endpoint.transitions(), as_json)
+        rows = endpoint.handover_transitions() if handovers else endpoint.transitions()
+        view.transitions(rows, as_json)
 
 
 @hsl.command()

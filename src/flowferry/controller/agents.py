@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -85,6 +85,7 @@ class Agents:
         self._lists = itertools.count(1)
         self._last_side: dict[int, Side] = {}
         self._flow_lists: dict[int, asyncio.Future[Message]] = {}
+        self._refreshing: list[dict[int, asyncio.Event]] = []
         self.pulses: dict[int, Pulse] = {}
         #: How many handovers an instance takes part in.
         self.engaged: dict[int, int] = {}
@@ -190,6 +191,9 @@ class Agents:
         if message.counts is not None and not message.handover:
             pulse.counts = message.counts
         before, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
+        for waiting in self._refreshing:
+            if instance.id in waiting:
+                waiting[instance.id].set()
         if before is not None and before != pulse.epoch:
             self._on_dead(instance, "its agent failed open or was restarted")
 
@@ -207,6 +211,25 @@ class Agents:
         """Ask everybody now: there is a new way to them."""
         for instance in list(self._model().instances.values()):
             self._ask(instance)
+
+    async def refresh(self, numbers: Iterable[int], seconds: float) -> None:
+        """Ask these agents and wait for their answers, at most so long.
+
+        What is known of them afterwards, the epoch above all, is not from before a restart.
+        """
+        waiting = {number: asyncio.Event() for number in numbers}
+        self._refreshing.append(waiting)
+        try:
+            async with asyncio.timeout(seconds):
+                for number in waiting:
+                    if number in self._model().instances:
+                        self._ask(self._model().instances[number])
+                for event in waiting.values():
+                    await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._refreshing.remove(waiting)
 
     def _ask(self, instance: Instance) -> None:
         pulse = self.pulses.setdefault(instance.id, Pulse())

@@ -74,11 +74,13 @@ class Conductor:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._events: deque[Event] = deque()
-        self._busy = False
+        #: Before the start, and while actions are carried out, events wait.
+        self._busy = True
         self._requests: dict[tuple[int, int], int] = {}
         self._failpoint = failpoint
         #: Instances whose death has been told.
         self.dead: set[int] = set()
+        self.started = False
         self.over = False
 
     @property
@@ -88,13 +90,13 @@ class Conductor:
 
     def start(self) -> None:
         """Begin."""
-        self._busy = True
+        self.started = True
         self._carry_out(self._strategy.start(self.plan, self._loop.time()))
         self._drain()
 
     def restore(self, data: Mapping[str, Any]) -> None:
         """Go on from a journalled step."""
-        self._busy = True
+        self.started = True
         self._carry_out(self._strategy.restore(self.plan, data, self._loop.time()))
         self._drain()
 

@@ -65,9 +65,14 @@ class Service:
         dead_after: int,
         echo_interval: float,
         timeout: float,
+        greeting: float = 0.25,
         failpoint: str | None = None,
     ) -> None:
-        """`heartbeat`, `echo_interval`, `timeout` (of switches): seconds."""
+        """All times in seconds.
+
+        `greeting`: at most so long a handover waits to hear that its agents are there.
+        """
+        self._greeting = greeting
         self.store = store
         self.metrics = Metrics()
         self._failpoint = Failpoint(failpoint)
@@ -196,7 +201,8 @@ class Service:
     def _dead(self, instance: Instance, why: str) -> None:
         self.publish("instance", {"name": instance.name, "alive": False, "why": why})
         for conductor in list(self._conductors.values()):
-            if instance.id in conductor.instances and instance.id not in conductor.dead:
+            concerned = conductor.started and instance.id in conductor.instances
+            if concerned and instance.id not in conductor.dead:
                 conductor.dead.add(instance.id)
                 conductor.feed(InstanceDead(instance.id, f"instance {instance.name}: {why}"))
 
@@ -264,6 +270,13 @@ class Service:
             return
         handover.packets_before = self.agents.data_packets
         conductor = self._conduct(handover)
+        if self._greeting:
+            self._spawn(self._launch(conductor))
+        else:
+            conductor.start()
+
+    async def _launch(self, conductor: Conductor) -> None:
+        await self.agents.refresh(conductor.instances, self._greeting)
         conductor.start()
 
     def _conduct(self, handover: Handover) -> Conductor:

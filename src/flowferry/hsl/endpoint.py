@@ -1,4 +1,4 @@
-"""What the native endpoint says of itself: its transition table, and whether it knows a match."""
+"""What the native cores say of themselves: transition tables, and whether they know a match."""
 
 import json
 from dataclasses import dataclass
@@ -27,6 +27,19 @@ def transitions() -> list[Transition]:
 def transitions_as_dot() -> str:
     """The same as a Graphviz graph."""
     return _native.hsl_table_dot()
+
+
+def handover_transitions() -> list[Transition]:
+    """The steps of one part of a handover at one agent; what is not here is refused."""
+    return [
+        Transition(row["from"], row["event"], row["to"], row["duty"])
+        for row in json.loads(_native.hsl_handover_table())
+    ]
+
+
+def handover_transitions_as_dot() -> str:
+    """The same as a Graphviz graph, without what ends with an epoch."""
+    return _native.hsl_handover_table_dot()
 
 
 def check_match(text: str) -> str:

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::strays::Sender;
 use super::{Agent, AgentError, Marker, now};
 use crate::handover::{Action, Input, Purpose};
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 
 /// Flow sides disowned in one turn of the loop.
 const DISOWN_BATCH: usize = 64;
@@ -47,8 +47,13 @@ impl Agent {
             }
             Action::Flush { side, purpose } => self.flush(side, purpose)?,
             Action::Survey { ticket, .. } => {
-                let keys = self.shim.flows().into_iter().map(|(key, _)| key).collect();
-                self.feed(Input::Surveyed { ticket, keys })?;
+                let served = self.shim.flows().into_iter().map(|(key, flow)| Parsed {
+                    key,
+                    ethertype: 0,
+                    swapped: flow.swapped != 0,
+                });
+                let served = served.collect();
+                self.feed(Input::Surveyed { ticket, served })?;
             }
             Action::Disown(keys) => self.conduct.disowning.extend(keys),
             Action::Tell(line) => self.tell_function(&line),

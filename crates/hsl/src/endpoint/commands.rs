@@ -165,11 +165,7 @@ impl Endpoint {
 
     /// Whether `hold` is for the flow side of this packet, by the flow's upstream headers.
     pub(super) fn takes(&self, hold: &Hold, packet: &Parsed) -> bool {
-        hold.spec.sides.contains(&packet.key.side())
-            && match self.aliased.get(&packet.key) {
-                Some(upstream) => hold.spec.names(upstream),
-                None => hold.spec.covers(packet),
-            }
+        hold.spec.sides.contains(&packet.key.side()) && self.covers(&hold.spec, packet)
     }
 
     /// Let everything that hold `id` has go, in order.

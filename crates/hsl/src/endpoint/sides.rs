@@ -1,7 +1,7 @@
 //! Flows of a hold one by one: which have come, and which are let go while the hold lasts.
 
-use super::{Action, Endpoint, Event, HoldId, HoldState, Refusal, Role, State, Treatment};
-use crate::key::{Key, Side};
+use super::{Action, Endpoint, Event, HoldId, HoldState, Refusal, Role, Spec, State, Treatment};
+use crate::key::{Key, Parsed, Side};
 
 impl Endpoint {
     /// Somebody leads hold `id`: if the buffer fills it says so and waits to be told.
@@ -60,6 +60,14 @@ impl Endpoint {
         self.let_go(id, upstream, &[key])
     }
 
+    /// Whether a packet that looks like this belongs to what `spec` is for, on whatever side.
+    pub fn covers(&self, spec: &Spec, packet: &Parsed) -> bool {
+        match self.aliased.get(&packet.key) {
+            Some(upstream) => spec.names(upstream),
+            None => spec.covers(packet),
+        }
+    }
+
     /// The upstream key of the flow that has `key` on its side.
     pub fn upstream_of(&self, key: &Key) -> Key {
         self.aliased
@@ -94,11 +102,14 @@ impl Endpoint {
     }
 
     fn check_named(&self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
-        let named = self
-            .holds
-            .get(&id)
-            .is_some_and(|hold| hold.spec.names(&upstream));
-        let anothers = |key: &Key| self.flows.get(key).is_some_and(|flow| flow.hold != id);
+        let holder = |key: &Key| self.flows.get(key).map(|flow| flow.hold);
+        // Once a packet has come it is known whose the flow is; its key alone has no direction.
+        let named = keys.iter().any(|key| holder(key) == Some(id))
+            || self
+                .holds
+                .get(&id)
+                .is_some_and(|hold| hold.spec.names(&upstream));
+        let anothers = |key: &Key| holder(key).is_some_and(|holder| holder != id);
         if !named || keys.iter().any(anothers) {
             return Err(Refusal::NotOfHold {
                 flow: upstream,

@@ -57,8 +57,8 @@ pub use output::{Action, Input, Purpose};
 pub use part::Role;
 pub use table::{Duty, Event, Phase, Transition};
 
-use crate::endpoint::{Endpoint, HoldId};
-use crate::key::Key;
+use crate::endpoint::{Endpoint, HoldId, Spec};
+use crate::key::{Key, Parsed};
 use part::Part;
 
 /// Parts that are over and remembered.
@@ -108,12 +108,12 @@ enum Survey {
     /// A source exports.
     Export(HoldId),
     /// A source is over: what was served here since it was prepared is not any more.
-    Disown(crate::endpoint::Spec),
+    Disown(Spec),
     /// The controller asks.
     Status {
         answer: Message,
         side: crate::key::Side,
-        spec: crate::endpoint::Spec,
+        spec: Spec,
     },
 }
 
@@ -171,7 +171,7 @@ impl Handovers {
         match input {
             Input::Control { side, message } => self.on_control(endpoint, side, message, now),
             Input::Record { from, record } => self.on_record(endpoint, from, record, now),
-            Input::Surveyed { ticket, keys } => self.on_surveyed(endpoint, ticket, &keys, now),
+            Input::Surveyed { ticket, served } => self.on_surveyed(endpoint, ticket, &served, now),
             Input::Connected(peer) => self.on_connected(endpoint, peer, now),
             Input::Unreachable { peer, why } => self.on_unreachable(endpoint, peer, &why, now),
             Input::Gone { from } => self.on_gone(from, now),
@@ -274,10 +274,14 @@ impl Handovers {
     }
 }
 
-/// The flow sides that `spec` names, by their upstream headers.
-fn named(endpoint: &Endpoint, spec: &crate::endpoint::Spec, keys: &[Key]) -> Vec<Key> {
-    let names = |key: &&Key| spec.names(&endpoint.upstream_of(key));
-    keys.iter().filter(names).copied().collect()
+/// The flow sides of `served` that are for `spec`.
+fn covered(endpoint: &Endpoint, spec: &Spec, served: &[Parsed]) -> Vec<Key> {
+    let covers = |packet: &&Parsed| endpoint.covers(spec, packet);
+    served
+        .iter()
+        .filter(covers)
+        .map(|packet| packet.key)
+        .collect()
 }
 
 /// The flows of flow sides, each once, by their upstream keys.

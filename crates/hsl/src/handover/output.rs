@@ -7,7 +7,7 @@ use flowferry_wire::Message;
 use super::function::{Answer, Tell};
 use super::record::Record;
 use crate::endpoint::HoldId;
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 
 /// What a flush is for; the shell gives it back when the flush is over.
@@ -51,12 +51,13 @@ pub enum Input {
         /// What it says.
         record: Record,
     },
-    /// The answer to [`Action::Survey`]: keys of all flow sides that have gone on to the function.
+    /// The answer to [`Action::Survey`]: all flow sides that have gone on to the function, each as its
+    /// last packet came.
     Surveyed {
         /// As in the question.
         ticket: u64,
         /// Each on its side.
-        keys: Vec<Key>,
+        served: Vec<Parsed>,
     },
     /// The answer to [`Action::Connect`].
     Connected(SocketAddr),

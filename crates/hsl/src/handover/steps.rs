@@ -8,9 +8,9 @@ use super::part::{Part, Role, State};
 use super::record::{LIST, Record};
 use super::repeat::Topic;
 use super::table::{self, Duty, Event, Phase};
-use super::{Action, Ended, Handovers, Purpose, Survey, figures, flows_of, named, translate};
+use super::{Action, Ended, Handovers, Purpose, Survey, covered, figures, flows_of, translate};
 use crate::endpoint::{Endpoint, HoldId, HoldState, Role as HoldRole};
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 
 impl Handovers {
     /// Apply `event` by the table and do what it asks for. False, and nothing changed, where it
@@ -632,7 +632,8 @@ impl Handovers {
                 };
                 if let Some(part) = self.parts.get_mut(&id) {
                     let spec = part.terms.spec(HoldRole::Capture);
-                    part.flows.extend(named(endpoint, &spec, &flows));
+                    part.flows
+                        .extend(flows.iter().filter(|flow| spec.names(flow)));
                     part.flows.sort();
                     part.flows.dedup();
                 }
@@ -668,14 +669,14 @@ impl Handovers {
         &mut self,
         endpoint: &mut Endpoint,
         ticket: u64,
-        keys: &[Key],
+        served: &[Parsed],
         now: u64,
     ) {
         match self.surveys.remove(&ticket) {
             Some(Survey::Prepare(id)) => {
                 if let Some(part) = self.parts.get_mut(&id) {
                     let spec = part.terms.spec(HoldRole::Capture);
-                    part.accounted = named(endpoint, &spec, keys);
+                    part.accounted = covered(endpoint, &spec, served);
                     part.flows.extend(flows_of(endpoint, &part.accounted));
                     part.flows.sort();
                     part.flows.dedup();
@@ -683,15 +684,15 @@ impl Handovers {
                     self.ready(endpoint, id, now);
                 }
             }
-            Some(Survey::Export(id)) => self.on_surveyed_for_export(endpoint, id, keys),
+            Some(Survey::Export(id)) => self.on_surveyed_for_export(endpoint, id, served),
             Some(Survey::Disown(spec)) => {
-                let served = named(endpoint, &spec, keys);
-                if !served.is_empty() {
-                    self.actions.push(Action::Disown(served));
+                let keys = covered(endpoint, &spec, served);
+                if !keys.is_empty() {
+                    self.actions.push(Action::Disown(keys));
                 }
             }
             Some(Survey::Status { answer, side, spec }) => {
-                let flows = flows_of(endpoint, &named(endpoint, &spec, keys));
+                let flows = flows_of(endpoint, &covered(endpoint, &spec, served));
                 let flows = flows.iter().filter_map(translate::to_flow).collect();
                 let message = answer.with(Tlv::Flows(flows));
                 self.actions.push(Action::Send { side, message });
@@ -700,7 +701,7 @@ impl Handovers {
         }
     }
 
-    fn on_surveyed_for_export(&mut self, endpoint: &Endpoint, id: HoldId, keys: &[Key]) {
+    fn on_surveyed_for_export(&mut self, endpoint: &Endpoint, id: HoldId, served: &[Parsed]) {
         let Some(part) = self.parts.get_mut(&id) else {
             return;
         };
@@ -709,7 +710,7 @@ impl Handovers {
         }
         let spec = part.terms.spec(HoldRole::Capture);
         part.flows
-            .extend(flows_of(endpoint, &named(endpoint, &spec, keys)));
+            .extend(flows_of(endpoint, &covered(endpoint, &spec, served)));
         part.flows.sort();
         part.flows.dedup();
         let tell = Tell::Export {

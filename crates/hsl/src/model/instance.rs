@@ -184,8 +184,8 @@ impl Instance {
                     keys.iter().for_each(|key| self.programs.disown(key));
                 }
                 CoreAction::Handover(Action::Survey { ticket, .. }) => {
-                    let keys = self.programs.owned();
-                    self.core.handle(Input::Surveyed { ticket, keys }, now);
+                    let served = self.programs.owned();
+                    self.core.handle(Input::Surveyed { ticket, served }, now);
                 }
                 CoreAction::Handover(action) => self.outside.push_back(action),
             }

@@ -5,7 +5,7 @@
 //! outstanding. One packet more is outstanding with every capture and every stray adopted, one
 //! less with every second pass.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::endpoint::{Action, Treatment};
 use crate::key::{Key, Parsed, Side};
@@ -18,7 +18,8 @@ pub struct Programs {
     rules: [Vec<(Match, Treatment)>; 2],
     exact: HashMap<Key, Treatment>,
     outstanding: HashMap<Key, i64>,
-    owned: HashSet<Key>,
+    /// Flow sides that have gone on to the function, and whether their last packet was swapped.
+    owned: HashMap<Key, bool>,
     /// Captured frames that have not been read, by side.
     pub tap: [VecDeque<Vec<u8>>; 2],
     /// Released frames on their way back to the interface, by side.
@@ -35,7 +36,7 @@ impl Programs {
         };
         let behind = self.outstanding(&key) > 0;
         if !self.active || (treatment == Treatment::Pass && !behind) {
-            self.owned.insert(key);
+            self.owned.insert(key, packet.swapped);
             return true;
         }
         *self.outstanding.entry(key).or_default() += 1;
@@ -56,12 +57,17 @@ impl Programs {
     pub fn owns(&self, key: &Key) -> bool {
         Side::ALL
             .iter()
-            .any(|side| self.owned.contains(&key.on(*side)))
+            .any(|side| self.owned.contains_key(&key.on(*side)))
     }
 
-    /// Flow sides that have gone on to the function.
-    pub fn owned(&self) -> Vec<Key> {
-        self.owned.iter().copied().collect()
+    /// Flow sides that have gone on to the function, each as its last packet came.
+    pub fn owned(&self) -> Vec<Parsed> {
+        let served = |(key, swapped): (&Key, &bool)| Parsed {
+            key: *key,
+            ethertype: 0,
+            swapped: *swapped,
+        };
+        self.owned.iter().map(served).collect()
     }
 
     /// Forget that a flow side was served here.
@@ -88,9 +94,9 @@ impl Programs {
     /// A released frame comes through the interface again and goes on to the function.
     pub fn second_pass(&mut self, side: Side) -> Option<Vec<u8>> {
         let frame = self.backlog[side.index()].pop_front()?;
-        let key = Key::parse(&frame, side)?.key;
-        self.forget(&key, 1);
-        self.owned.insert(key);
+        let packet = Key::parse(&frame, side)?;
+        self.forget(&packet.key, 1);
+        self.owned.insert(packet.key, packet.swapped);
         Some(frame)
     }
 

@@ -30,7 +30,7 @@ pub enum Write {
 pub struct Flow {
     pub packets: u64,
     pub bytes: u64,
-    pub first_ns: u64,
+    pub swapped: u64,
     pub last_ns: u64,
 }
 

@@ -1,0 +1,273 @@
+"""One cell of the crash grid: a handover under traffic, in which somebody dies or stops."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from handover_rig import Echo, Function
+from hsl_pcap import until
+
+from flowferry.controller import Client, ControllerError, Platform
+from flowferry.hsl import HslError
+from flowferry.testbed import Testbed
+
+#: Of the agents' heartbeat, and of the settling, in milliseconds: short, so that the cells are.
+TIMEOUT_MS, SETTLING_MS = 300, 300
+FLOWS, RATE = 10, 1000
+CONTROLLER, SOURCE, DESTINATION = "controller", "i1", "i2"
+OVER = ("done", "aborted", "failed")
+
+
+@dataclass(frozen=True)
+class Play:
+    """What happens in a cell besides the fault."""
+
+    #: What a user and the functions do.
+    act: "Callable[[Cell], None]"
+    #: Steps that functions hold back, by instance.
+    holds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def forward(cell: "Cell") -> None:
+    """A move that goes well."""
+    cell.move()
+    cell.reaches("moving", *OVER)
+    cell.let_functions_go()
+
+
+def called_off(cell: "Cell") -> None:
+    """Called off while the state is on its way."""
+    cell.move()
+    if cell.awaits("export"):
+        cell.call_off()
+    cell.reaches(*OVER)
+    cell.let_functions_go()
+
+
+def not_taken(cell: "Cell") -> None:
+    """The destination cannot be prepared: another hold is in the way there."""
+    with cell.platform.agents[DESTINATION].client() as client:
+        hold = client.hold("udp,tp_src=9")
+        cell.move()
+        cell.reaches(*OVER)
+        with suppress(HslError):
+            client.release(hold)
+
+
+def refused(cell: "Cell") -> None:
+    """A switch refuses the entry."""
+    bed = cell.bed
+    limit = ["--id=@t", "create", "Flow_Table", "flow_limit=1", "overflow_policy=refuse"]
+    words = [*limit, "--", "set", "Bridge", "egress", "flow_tables:11=@t"]
+    bed.owner.run(None, ["ovs-vsctl", f"--db={bed.ovs.database}", "--", *words])
+    cell.move()
+    cell.reaches(*OVER)
+    bed.owner.run(
+        None, ["ovs-vsctl", f"--db={bed.ovs.database}", "clear", "Bridge", "egress", "flow_tables"]
+    )
+
+
+PLAYS = {
+    "forward": Play(forward, {DESTINATION: ("import",)}),
+    "called_off": Play(called_off, {SOURCE: ("export",)}),
+    "not_taken": Play(not_taken),
+    "refused": Play(refused),
+}
+
+
+class Cell:
+    """A deployment of two instances with functions at their control channels, and echoed traffic.
+
+    `victim` dies or stops at its failpoint, `row:kill` or `row:stop`; `strike` notices.
+    """
+
+    def __init__(self, bed: Testbed, victim: str | None, failpoint: str | None, play: Play) -> None:
+        """Start nothing yet."""
+        self.bed, self.victim, self.failpoint = bed, victim, failpoint
+        self._own: dict[str, dict[str, Any]] = {one.name: {} for one in bed.instances}
+        fields: dict[str, Any] = {}
+        if failpoint is not None and victim == CONTROLLER:
+            fields["failpoint"] = failpoint
+        elif failpoint is not None and victim is not None:
+            self._own[victim]["failpoint"] = failpoint
+        self.platform = Platform(
+            bed,
+            function_sockets=True,
+            agent={"heartbeat_timeout_ms": TIMEOUT_MS},
+            agents=self._own,
+            settling_ms=SETTLING_MS,
+            deadline_ms=2000,
+            heartbeat_ms=200,
+            **fields,
+        )
+        self._stack = ExitStack()
+        self.play = play
+        self.functions: dict[str, Function] = {}
+        self.echo = Echo(bed, flows=FLOWS, rate=RATE)
+        #: Packets lost by the agents' account, and whether none may be.
+        self.counted, self.exact = 0, True
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.enter_context(self.platform)
+            for name in (SOURCE, DESTINATION):
+                self._join(name, self.play.holds.get(name, ()))
+            self.bed.run("h1", ["ping", "-c1", "-W5", self.bed.hosts["h2"].ip4])
+            self._stack.enter_context(self.echo)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _join(self, name: str, holds: tuple[str, ...]) -> None:
+        path = self.bed.owner.directory / f"fn-{name}.sock"
+        self.functions[name] = self._stack.enter_context(Function(path, holds=holds))
+
+    @property
+    def client(self) -> Client:
+        return self.platform.client
+
+    def move(self) -> None:
+        """Ask for the move; the controller may die of it."""
+        with suppress(ControllerError, OSError):
+            self.client.move("udp", DESTINATION)
+
+    def act(self) -> None:
+        """Begin, and do what the play says."""
+        self.play.act(self)
+
+    def reaches(self, *states: str) -> bool:
+        """Wait until the handover is in one of these states; false if the fault came first."""
+        reached = False
+
+        def there() -> bool:
+            nonlocal reached
+            with suppress(ControllerError, OSError):
+                reached = self.client.handover(1)["state"] in states
+            return reached or self.struck() or self.hears("aborted")
+
+        until(there, f"{states}, or {self.failpoint}")
+        return reached
+
+    def hears(self, event: str, name: str = SOURCE) -> bool:
+        """Whether an instance's function has heard of a step."""
+        return event in self.functions[name].names()
+
+    def awaits(self, event: str, name: str = SOURCE) -> bool:
+        """Wait until a function hears of a step; false if the fault came first."""
+        until(lambda: self.hears(event, name) or self.struck(), f"{event}, or {self.failpoint}")
+        return self.hears(event, name)
+
+    def call_off(self) -> None:
+        """Ask for an end, if there is anybody to ask."""
+        with suppress(ControllerError, OSError):
+            self.client.abort(1)
+
+    def let_functions_go(self) -> None:
+        """Functions answer whatever they have held back."""
+        for function in self.functions.values():
+            with suppress(OSError):
+                function.go()
+
+    # -- the fault -----------------------------------------------------------------------------
+
+    @property
+    def _process(self) -> Any:
+        if self.victim == CONTROLLER:
+            return self.platform.controller.process
+        assert self.victim is not None
+        return self.platform.agents[self.victim].process
+
+    def struck(self) -> bool:
+        """Whether the victim has died or stopped."""
+        if self.victim is None:
+            return False
+        if self._process.poll() is not None:
+            return True
+        with suppress(OSError):
+            return Path(f"/proc/{self._process.pid}/stat").read_text().split()[2] == "T"
+        return True
+
+    def strike(self) -> None:
+        """Wait until the fault has struck, let traffic go on, and bring the victim back."""
+        until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
+        if self._process.poll() is None:
+            # The fault: longer than the heartbeat's time-out.
+            self.more(int(2 * RATE * TIMEOUT_MS / 1e3))
+            os.kill(self._process.pid, signal.SIGCONT)
+            return
+        self.more(RATE // 10)
+        self.revive()
+
+    def revive(self) -> None:
+        """Start the victim again, without a failpoint."""
+        if self.victim == CONTROLLER:
+            daemon = self.platform.controller
+            told = daemon.config.read_text().splitlines(keepends=True)
+            daemon.config.write_text("".join(t for t in told if not t.startswith("failpoint:")))
+            daemon.restart()
+            until(lambda: all(s["ready"] for s in self.client.switches()), "the switches")
+        else:
+            assert self.victim is not None
+            self._own[self.victim].pop("failpoint", None)
+            self.platform.start_agent(self.victim)
+            self._join(self.victim, ())
+
+    # -- afterwards ----------------------------------------------------------------------------
+
+    def more(self, packets: int) -> None:
+        """Let traffic flow for a while, as far as it does."""
+        so_far = self.echo.arrived.packets
+        until(lambda: self.echo.arrived.packets >= so_far + packets, "traffic", seconds=20)
+
+    def over(self) -> list[dict[str, Any]]:
+        """All handovers, once they are over."""
+
+        def ended() -> bool:
+            with suppress(ControllerError):
+                return all(one["state"] in OVER for one in self.client.handovers())
+            return False
+
+        try:
+            until(ended, "the end of all handovers", seconds=30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._timelines()}") from None
+        return self.client.handovers()
+
+    def _timelines(self) -> str:
+        with suppress(ControllerError):
+            return str([self.client.handover(h["id"]) for h in self.client.handovers()])
+        return "what nobody can tell: the controller does not answer"
+
+    def idle(self) -> bool:
+        """Whether no agent holds anything."""
+        for agent in self.platform.agents.values():
+            with suppress(HslError, OSError), agent.client() as client:
+                status = client.status()
+                if status["holds"]["holding"] or status["holds"]["releasing"]:
+                    return False
+                continue
+            return False
+        return True
+
+    def lost(self) -> int:
+        """Packets that the agents have counted as lost, restarts included."""
+        total = 0
+        for agent in self.platform.agents.values():
+            with agent.client() as client:
+                for side in client.status()["counters"].values():
+                    total += side["lost"] + side["overflowed"]
+        return total

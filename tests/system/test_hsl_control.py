@@ -1,0 +1,208 @@
+"""Two agents led by control frames, one by one: what they do, say and refuse (docs/hsl.md)."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from control_rig import DESTINATION, FINAL, PORT, SOURCE, Hands, plain
+from hsl_pcap import until
+from markers import key_file
+
+from flowferry.hsl import Agent
+from flowferry.hsl.wiring import config_for
+from flowferry.testbed import Testbed
+from flowferry.wire import Command, Counter, Flags, KeyRing, Reason, Report, Sealer, Side
+
+HANDOVER = 0x0101
+
+
+class Pair:
+    """Two instances, their agents, and the hands of the test."""
+
+    def __init__(self, stack: ExitStack, bed: Testbed, directory: Path) -> None:
+        """Start the agents."""
+        file, keys = key_file(directory)
+        self.agents = {
+            one.id: stack.enter_context(
+                Agent(config_for(bed, one.name, keys=[file], strays_listen=f"{one.mgmt_ip}:{PORT}"))
+            )
+            for one in bed.instances
+        }
+        self.hands = Hands(bed, keys)
+        stack.callback(self.hands.close)
+
+    def status(self, instance: int) -> dict[str, Any]:
+        """What an agent says of itself."""
+        with self.agents[instance].client() as client:
+            return client.status()
+
+    def prepared(self, settling_ms: int = 60_000) -> Hands:
+        """A handover that is ready to be turned, and a flow that the source serves."""
+        self.hands.packet(SOURCE, 1)
+        self.hands.until(lambda: self.hands.passed[SOURCE] == [1], "packet through the source")
+        self.hands.ask(self.hands.prepare(DESTINATION, HANDOVER, settling_ms))
+        ack = self.hands.ask(self.hands.prepare(SOURCE, HANDOVER, settling_ms))
+        assert ack.flows is not None
+        assert len(ack.flows) == 1
+        return self.hands
+
+
+@pytest.fixture(params=["bridge", "forwarder"])
+def pair(
+    request: pytest.FixtureRequest, testbed: Callable[..., Testbed], tmp_path: Path
+) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        yield Pair(stack, testbed(instances=2, function=request.param), tmp_path)
+
+
+def test_a_flow_moves_behind_its_strays(pair: Pair) -> None:
+    hands = pair.prepared()
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.hear(Command.IMPORTED, DESTINATION)
+    hands.packet(DESTINATION, 3)
+    seen = hands.hear(Command.SEEN, DESTINATION, side=Side.UPSTREAM)
+    assert seen.round == 1
+    hands.packet(SOURCE, 2)  # by the old path, and late
+    assert hands.passed[DESTINATION] == []
+    hands.marker(SOURCE, HANDOVER, Side.UPSTREAM, 1)
+    hands.hear(Command.FENCED, SOURCE, round=1)
+    hands.until(lambda: hands.passed[DESTINATION] == [2, 3], "packets in order")
+    hands.ask(plain(Command.COMMIT, SOURCE, HANDOVER))
+    hands.send(plain(Command.COMMIT, DESTINATION, HANDOVER))
+    hands.fence(SOURCE, HANDOVER)
+    released = hands.hear(Command.RELEASED, DESTINATION)
+    assert released.counts is not None
+    assert not released.flags & (Flags.UNFENCED | Flags.STATE_LOST)
+    for instance in (DESTINATION, SOURCE):
+        ack = hands.ask(plain(Command.RELEASE, instance, HANDOVER))
+        assert ack.counts is not None
+        assert ack.counts[Counter.STRAY_PACKETS] == 1
+    hands.packet(DESTINATION, 4)
+    hands.until(lambda: hands.passed[DESTINATION] == [2, 3, 4], "the fast path")
+    assert hands.passed[SOURCE] == [1]
+    for instance in pair.agents:
+        assert pair.status(instance)["handovers"]["parts"] == []
+
+
+def test_what_is_called_off_after_the_turn_goes_back_in_order(pair: Pair) -> None:
+    hands = pair.prepared()
+    off = Report(Reason.REQUESTED, "called off by the test")
+    abort = replace(
+        plain(Command.ABORT, DESTINATION, HANDOVER, Flags.TURNED | Flags.RETRY), error=off
+    )
+    hands.packet(DESTINATION, 3)
+    hands.hear(Command.SEEN, DESTINATION)
+    hands.ask(abort)
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.packet(SOURCE, 2)
+    hands.fence(SOURCE, HANDOVER)
+    hands.ask(replace(abort, to=SOURCE))
+    hands.packet(SOURCE, 4)  # the switch has turned back
+    hands.hear(Command.SEEN, SOURCE, side=Side.UPSTREAM)
+    # What came before needs no fence any more; what came by the new path does.
+    hands.until(lambda: hands.passed[SOURCE] == [1, 2, 3], "what the destination had")
+    assert hands.passed[DESTINATION] == []
+    hands.fence(DESTINATION, HANDOVER)
+    hands.until(lambda: hands.passed[SOURCE] == [1, 2, 3, 4], "packets back in order")
+    hands.hear(Command.ABORTED, SOURCE)
+    for instance in (SOURCE, DESTINATION):
+        hands.ask(plain(Command.RELEASE, instance, HANDOVER))
+    assert hands.passed[DESTINATION] == []
+
+
+def test_a_silent_controller_is_not_waited_for(pair: Pair) -> None:
+    hands = pair.prepared(settling_ms=100)
+    hands.packet(DESTINATION, 2)
+    hands.until(lambda: hands.passed[DESTINATION] == [2], "the packet, without a marker")
+    released = hands.hear(Command.RELEASED, DESTINATION)
+    assert released.flags & Flags.UNFENCED
+    assert not released.flags & Flags.STATE_LOST
+    for instance in pair.agents:
+        until(
+            lambda instance=instance: pair.status(instance)["handovers"]["parts"] == [],  # type: ignore[misc]
+            "the end of the part",
+        )
+
+
+def test_before_the_turn_silence_and_abort_change_nothing(pair: Pair) -> None:
+    hands = pair.prepared()
+    off = Report(Reason.REQUESTED, "called off by the test")
+    for instance in (DESTINATION, SOURCE):
+        hands.send(replace(plain(Command.ABORT, instance, HANDOVER), error=off))
+        hands.hear(Command.ABORTED, instance)
+    hands.packet(SOURCE, 2)
+    hands.packet(DESTINATION, 3)
+    hands.until(lambda: hands.passed == {SOURCE: [1, 2], DESTINATION: [3]}, "packets")
+
+
+def test_forged_replayed_doubled_and_late_frames(pair: Pair) -> None:
+    hands = pair.hands
+    late = hands.seal(hands.prepare(DESTINATION, HANDOVER))
+    forger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=0, boot=1)
+    forged, _ = forger.seal(
+        hands.prepare(DESTINATION, HANDOVER), destination=bytes(6), source=bytes(6)
+    )
+    prepare = hands.seal(hands.prepare(DESTINATION, HANDOVER))
+    hands.raw(DESTINATION, Side.UPSTREAM, forged)
+    for _ in range(2):
+        hands.raw(DESTINATION, Side.UPSTREAM, prepare)
+    hands.hear(Command.ACK, DESTINATION)
+    hands.ask(replace(hands.prepare(DESTINATION, HANDOVER), flags=Flags.RETRY))
+    with pair.agents[DESTINATION].client() as client:
+        assert [hold["id"] for hold in client.holds()] == [HANDOVER]
+    off = Report(Reason.REQUESTED, "called off by the test")
+    hands.send(replace(plain(Command.ABORT, DESTINATION, HANDOVER), error=off))
+    hands.hear(Command.ABORTED, DESTINATION)
+    hands.raw(DESTINATION, Side.DOWNSTREAM, late)
+    until(lambda: pair.status(DESTINATION)["handovers"]["late"] == 1, "the late frame")
+    status = pair.status(DESTINATION)
+    assert status["handovers"]["parts"] == []
+    rejected = status["control"]["rejected"]
+    assert rejected["bad_tag"] == 1
+    assert rejected["replayed"] == 1
+    nack_of = plain(Command.FREEZE, SOURCE, 0x0999)
+    hands.send(nack_of)
+    nack = hands.hear(Command.NACK, SOURCE)
+    assert nack.error is not None
+    assert nack.error.reason is Reason.UNKNOWN_HANDOVER
+
+
+def test_a_peer_that_is_gone_is_said_before_anything_changes(pair: Pair) -> None:
+    pair.agents[SOURCE].kill()
+    pair.hands.send(pair.hands.prepare(DESTINATION, HANDOVER))
+    nack = pair.hands.hear(Command.NACK, DESTINATION)
+    assert nack.error is not None
+    assert nack.error.reason is Reason.PEER_UNREACHABLE
+    with pair.agents[DESTINATION].client() as client:
+        until(lambda: all(hold["ended_ns"] for hold in client.holds()), "the end of the hold")
+
+
+def test_an_agent_that_was_stopped_says_that_its_parts_are_over(pair: Pair) -> None:
+    hands = pair.prepared()
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.packet(DESTINATION, 2)
+    hands.hear(Command.SEEN, DESTINATION)
+    agent = pair.agents[DESTINATION]
+    agent.suspend()
+    hands.packet(DESTINATION, 3)  # what comes now waits: the agent's heart still beats
+    before = pair.agents[SOURCE].client().status()["epoch"]
+    until(lambda: _fails_open(hands), "packets that pass a stopped agent")
+    agent.resume()
+    until(lambda: pair.status(DESTINATION)["handovers"]["over"] == 1, "the end of the part")
+    status = pair.status(DESTINATION)
+    assert status["epoch"] > before
+    assert status["lost_packets"] >= 2
+    hands.send(plain(Command.QUERY, DESTINATION, HANDOVER))
+    assert hands.hear(Command.STATUS, DESTINATION).step == "over"
+    assert 3 not in hands.passed[DESTINATION]
+
+
+def _fails_open(hands: Hands) -> bool:
+    hands.packet(DESTINATION, FINAL)
+    hands.until(lambda: True, "")
+    hands._hear(0.05)
+    return FINAL in hands.passed[DESTINATION]
