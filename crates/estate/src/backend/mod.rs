@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::item::Item;
 use crate::key::Key;
 use crate::pattern::Pattern;
+use crate::protocol::Write;
 use crate::query::{Query, View};
 use crate::store::{Handle, Selection, SetOptions, Store};
 use crate::value::{Value, ValueRef};
@@ -30,6 +31,7 @@ use crate::version::Stamp;
 use lifetime::Lifetime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Figures of an estate, by name.
 pub type Statistics = BTreeMap<String, u64>;
@@ -59,6 +61,14 @@ pub trait Backend: Send + Sync {
     fn query(&self, query: &Query) -> Result<View, Error>;
     /// Moves items here from `source`, exactly once however often it is repeated.
     fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error>;
+    /// Writes here, and at the members `with` what they write jointly under the same id.
+    fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error>;
     /// Changes of matching items from now on.
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error>;
     /// Live members by name, this one included.
@@ -312,6 +322,22 @@ impl Estate {
     pub fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
         self.check()?;
         self.inner.backend.take(selection, source, move_id)
+    }
+
+    /// Writes here, while the members `with` write what they have announced under the same id, at
+    /// one instant: a snapshot sees all of it or nothing. Every member taking part calls this.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`] if not all have within `timeout`: then nothing is written anywhere.
+    pub fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        self.check()?;
+        self.inner.backend.joint(id, with, writes, timeout)
     }
 
     /// Changes of matching items on all members, from now on.

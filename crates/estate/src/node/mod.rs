@@ -307,6 +307,16 @@ impl Backend for Node {
         Ok(Taken { items: taken.items })
     }
 
+    fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        Self::joint(self, id, with, writes, timeout)
+    }
+
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
         Ok(Self::watch(self, pattern))
     }

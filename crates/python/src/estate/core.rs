@@ -4,6 +4,7 @@ use super::errors::raised;
 use super::found::{EstateFound, EstateWatch, view};
 use super::values::{pattern, read, seconds, write, write_optional};
 use flowferry_estate as estate;
+use flowferry_estate::protocol::Write;
 use flowferry_estate::reduce::Reducer;
 use flowferry_estate::{Consistency, FlowKey, Query, Require, Selection, SetOptions, Tls};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -240,6 +241,36 @@ impl EstateCore {
         };
         py.detach(|| self.estate.take(&selection, source, move_id))
             .map(|taken| taken.items)
+            .map_err(|error| raised(py, error))
+    }
+
+    /// Writes of this member, made at one instant with those of others under the same id.
+    #[pyo3(signature = (joint_id, members, *, set=None, add=None, delete=None, timeout=None))]
+    #[allow(clippy::too_many_arguments)] // they are keywords
+    fn joint(
+        &self,
+        py: Python<'_>,
+        joint_id: u64,
+        members: Vec<String>,
+        set: Option<&Bound<'_, PyDict>>,
+        add: Option<std::collections::BTreeMap<String, i64>>,
+        delete: Option<Vec<String>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let mut writes = Vec::new();
+        for (key, value) in set.into_iter().flatten() {
+            writes.push(Write::Set(key.extract()?, read(&value)?.to_value()));
+        }
+        let adds = add.into_iter().flatten();
+        writes.extend(adds.map(|(key, delta)| Write::Add(key, delta)));
+        writes.extend(delete.into_iter().flatten().map(Write::Delete));
+        let timeout = match timeout {
+            Some(wait) => seconds("timeout", wait)?,
+            None => self.estate.options().timeout,
+        };
+        let with: Vec<&str> = members.iter().map(String::as_str).collect();
+        py.detach(|| self.estate.joint(joint_id, &with, writes, timeout))
+            .map(drop)
             .map_err(|error| raised(py, error))
     }
 
