@@ -28,6 +28,7 @@ EXPERIMENTS = {
     for each in (
         Experiment("passthrough", "what an idle handover layer costs, either shim", "passthrough"),
         Experiment("capture", "capture and release without a pause", "capture"),
+        Experiment("state", "the state store beside dict, C, Redis, UDP and ZeroMQ", "state"),
         Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )
 }

@@ -31,6 +31,7 @@ use crate::version::Stamp;
 use lifetime::Lifetime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Figures of an estate, by name.
@@ -53,6 +54,8 @@ pub struct GlobalRead {
 pub struct Taken {
     /// Items that are here now.
     pub items: u64,
+    /// How long they could not be written.
+    pub frozen: Duration,
 }
 
 /// What an estate needs of the others. Everything here may wait for a network.
@@ -106,6 +109,8 @@ struct Inner {
     options: Options,
     items: Place,
     backend: Arc<dyn Backend>,
+    /// How long the last move here froze its items at the source.
+    frozen_us: AtomicU64,
 }
 
 /// An instance's place in a cluster: its own items, and the view of all.
@@ -131,6 +136,7 @@ impl Estate {
                 options,
                 items,
                 backend,
+                frozen_us: AtomicU64::new(0),
             }),
         })
     }
@@ -321,7 +327,10 @@ impl Estate {
     /// [`Error::Backend`].
     pub fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
         self.check()?;
-        self.inner.backend.take(selection, source, move_id)
+        let taken = self.inner.backend.take(selection, source, move_id)?;
+        let frozen = u64::try_from(taken.frozen.as_micros()).unwrap_or(u64::MAX);
+        self.inner.frozen_us.store(frozen, Ordering::Relaxed);
+        Ok(taken)
     }
 
     /// Writes here, while the members `with` write what they have announced under the same id, at
@@ -365,6 +374,8 @@ impl Estate {
     pub fn statistics(&self) -> Result<Statistics, Error> {
         self.check()?;
         let mut figures = self.inner.backend.statistics();
+        let frozen_us = self.inner.frozen_us.load(Ordering::Relaxed);
+        figures.insert("last_take_frozen_us".to_owned(), frozen_us);
         if let Some(store) = self.store() {
             let memory = store.memory();
             for (name, value) in [

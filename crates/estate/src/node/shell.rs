@@ -292,6 +292,7 @@ impl Shell {
             .takes
             .into_values()
             .for_each(|then| then(Err(Error::Closed)));
+        waiting.watches.into_values().for_each(|inbox| inbox.end());
     }
 }
 
