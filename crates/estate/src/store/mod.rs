@@ -2,6 +2,11 @@
 //!
 //! A store is 1,024 shards, each a hash table behind a lock that is held for a few instructions
 //! (and, in scans, for one shard's share of the items). It knows no network and reads no clock.
+//!
+//! Each shard gives stamps of its own, so that threads that write different keys share nothing.
+//! Stamps order the writes of a key, and come after everything received before. Two writes of
+//! *different* keys within one tick may be stamped either way round; a cut does not rely on that,
+//! and whoever sends [`Store::clock`] along with an answer passes on an upper bound of all of them.
 
 mod cut;
 mod handle;
