@@ -40,10 +40,10 @@ def test_a_goal_for_the_value_looks_at_the_candidate_alone() -> None:
 
 
 def test_a_goal_may_be_the_most_that_is_allowed() -> None:
-    assert case([0.8] * 5, Goal(most=0.9)).verdict() == "met"
-    assert case([0.8] * 5, Goal(most=0.7)).verdict() == "missed"
-    assert case([0.8, 0.8, 0.9], Goal(most=0.85)).verdict() == "met?"
-    assert case([0.8, 0.9, 0.9], Goal(most=0.85)).verdict() == "missed?"
+    assert case([8.0] * 5, Goal(most=0.9)).verdict() == "met"
+    assert case([8.0] * 5, Goal(most=0.7)).verdict() == "missed"
+    assert case([8.0, 8.0, 9.0], Goal(most=0.85)).verdict() == "met?"
+    assert case([8.0, 9.0, 9.0], Goal(most=0.85)).verdict() == "missed?"
 
 
 def test_without_a_goal_there_is_no_verdict() -> None:
@@ -81,6 +81,7 @@ def test_the_list_names_every_experiment() -> None:
     assert [line.split()[0] for line in done.output.splitlines()] == [
         "passthrough",
         "capture",
+        "state",
         "probe",
     ]
 

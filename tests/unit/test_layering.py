@@ -26,7 +26,12 @@ class Rule:
     broken_by: str
 
 
-CORES = ("crates/wire/src/**/*.rs", "crates/hsl/src/endpoint/**/*.rs")
+CORES = (
+    "crates/wire/src/**/*.rs",
+    "crates/hsl/src/endpoint/**/*.rs",
+    "crates/estate/src/reduce/**/*.rs",
+    "crates/estate/src/protocol/**/*.rs",
+)
 BINDINGS = ("crates/python/src/**/*.rs",)
 
 RULES = [

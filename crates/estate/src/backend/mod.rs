@@ -9,6 +9,7 @@
 //!
 //! docs/estate.md says what holds for all of them, and where they differ.
 
+mod handle;
 mod lifetime;
 mod local;
 mod options;
@@ -16,6 +17,7 @@ mod options;
 mod redis;
 mod watch;
 
+pub use handle::ItemHandle;
 pub use options::{Options, Tls};
 pub use watch::{Event, Inbox, Watch};
 
@@ -25,7 +27,7 @@ use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::protocol::Write;
 use crate::query::{Query, View};
-use crate::store::{Handle, Selection, SetOptions, Store};
+use crate::store::{Selection, SetOptions, Store};
 use crate::value::{Value, ValueRef};
 use crate::version::Stamp;
 use lifetime::Lifetime;
@@ -286,14 +288,10 @@ impl Estate {
     /// [`Error::Key`].
     pub fn item(&self, key: &str) -> Result<ItemHandle, Error> {
         self.check()?;
-        let at = match &self.inner.items {
-            Place::Here(store) => At::Here(store.handle(key)?),
-            Place::There(items) => At::There(items.clone(), Key::new(key)?.as_str().into()),
-        };
-        Ok(ItemHandle {
-            estate: self.clone(),
-            at,
-        })
+        match &self.inner.items {
+            Place::Here(store) => Ok(ItemHandle::here(self.clone(), store.handle(key)?)),
+            Place::There(items) => ItemHandle::there(self.clone(), items.clone(), key),
+        }
     }
 
     /// A global read: the view, whoever answered.
@@ -421,84 +419,6 @@ impl Drop for Inner {
         if self.life.check() == Err(Error::Forked) {
             // Threads that are the parent's cannot be waited for here: the backend stays.
             std::mem::forget(self.backend.clone());
-        }
-    }
-}
-
-enum At {
-    Here(Handle),
-    There(Arc<dyn Items>, Box<str>),
-}
-
-/// One item of this instance, wherever it is kept. It keeps its key when the item is deleted, and
-/// creates it again when written.
-pub struct ItemHandle {
-    estate: Estate,
-    at: At,
-}
-
-impl ItemHandle {
-    /// Whose item it is.
-    pub fn estate(&self) -> &Estate {
-        &self.estate
-    }
-
-    /// The key.
-    pub fn key(&self) -> &str {
-        match &self.at {
-            At::Here(handle) => handle.key(),
-            At::There(_, key) => key,
-        }
-    }
-
-    /// See [`Estate::get`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get(&self) -> Result<Option<Value>, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => Ok(handle.get()),
-            At::There(items, key) => Ok(items.get(key)?.map(|item| item.value)),
-        }
-    }
-
-    /// See [`Estate::set`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set(&self, value: ValueRef<'_>) -> Result<Stamp, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.set_with(value, SetOptions::default()),
-            At::There(items, key) => items.set(key, value, SetOptions::default()),
-        }
-    }
-
-    /// See [`Estate::add`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn add(&self, delta: i64) -> Result<i64, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.add(delta),
-            At::There(items, key) => items.add(key, delta),
-        }
-    }
-
-    /// See [`Estate::delete`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn delete(&self) -> Result<bool, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.delete(),
-            At::There(items, key) => items.delete(key),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::errors::raised;
 use super::found::{EstateFound, EstateWatch, view};
+use super::item::EstateItem;
 use super::values::{pattern, read, seconds, write, write_optional};
 use flowferry_estate as estate;
 use flowferry_estate::protocol::Write;
@@ -159,10 +160,7 @@ impl EstateCore {
 
     fn item(&self, py: Python<'_>, key: &str) -> PyResult<EstateItem> {
         let item = self.estate.item(key).map_err(|error| raised(py, error))?;
-        Ok(EstateItem {
-            item,
-            remote: self.estate.store().is_none(),
-        })
+        Ok(EstateItem::new(item, self.estate.store().is_none()))
     }
 
     /// Raises if it was closed, or this is a forked child.
@@ -365,58 +363,4 @@ fn history(after: &Bound<'_, PyAny>) -> PyResult<estate::VectorClock> {
         clock.merge(&item?.cast::<EstateFound>()?.get().item.history());
     }
     Ok(clock)
-}
-
-/// One item, resolved once.
-#[pyclass(frozen, module = "flowferry._native")]
-pub struct EstateItem {
-    item: estate::ItemHandle,
-    remote: bool,
-}
-
-#[pymethods]
-impl EstateItem {
-    #[getter]
-    fn key(&self) -> &str {
-        self.item.key()
-    }
-
-    fn get<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let found = if self.remote {
-            py.detach(|| self.item.get())
-        } else {
-            self.item.get()
-        };
-        let found = found.map_err(|error| raised(py, error))?;
-        Ok(write_optional(py, found.as_ref()))
-    }
-
-    fn set(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let value = read(value)?;
-        let done = if self.remote {
-            py.detach(|| self.item.set(value))
-        } else {
-            self.item.set(value)
-        };
-        done.map(drop).map_err(|error| raised(py, error))
-    }
-
-    #[pyo3(signature = (delta=1))]
-    fn add(&self, py: Python<'_>, delta: i64) -> PyResult<i64> {
-        let done = if self.remote {
-            py.detach(|| self.item.add(delta))
-        } else {
-            self.item.add(delta)
-        };
-        done.map_err(|error| raised(py, error))
-    }
-
-    fn delete(&self, py: Python<'_>) -> PyResult<bool> {
-        py.detach(|| self.item.delete())
-            .map_err(|error| raised(py, error))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<item {:?}>", self.item.key())
-    }
 }
