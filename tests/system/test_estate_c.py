@@ -50,13 +50,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def run(*argv: str, timeout: float = 120.0, **environment: str) -> str:
+def run(*argv: str, environment: dict[str, str] | None = None, timeout: float = 120.0) -> str:
     done = subprocess.run(
         argv,
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=os.environ | environment,
+        env=os.environ | (environment or {}),
     )
     assert done.returncode == 0, f"{shlex.join(argv)}:\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -77,8 +77,8 @@ class Installed:
         run(*compiler, *STRICT, *options, str(source), *self.flags, "-lpthread", "-o", str(program))
         return program
 
-    def run(self, *argv: str, **environment: str) -> str:
-        return run(*argv, LD_LIBRARY_PATH=str(self.prefix / "lib"), **environment)
+    def run(self, *argv: str) -> str:
+        return run(*argv, environment={"LD_LIBRARY_PATH": str(self.prefix / "lib")})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     prefix = tmp_path_factory.mktemp("estate-c")
     run("make", "-C", str(ROOT), "install-c", f"PREFIX={prefix}", "PROFILE=dev", timeout=600.0)
     environment = {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}
-    flags = run("pkg-config", "--cflags", "--libs", "estate", **environment).split()
+    flags = run("pkg-config", "--cflags", "--libs", "estate", environment=environment).split()
     return Installed(prefix, tuple(flags))
 
 
@@ -156,11 +156,13 @@ def test_the_example_counts_for_all_instances(
             )
             stack.enter_context(instance)
             stack.callback(instance.kill)
+            assert instance.stderr is not None
             assert instance.stderr.readline() == f"counting on {device}\n"
             instances.append(instance)
 
         def report() -> dict[str, int]:
             instances[0].send_signal(signal.SIGUSR1)
+            assert instances[0].stdout is not None
             answer: dict[str, int] = json.loads(instances[0].stdout.readline())
             return answer
 
