@@ -35,7 +35,7 @@ test: setup ## format check, lints, types, unit, property and system tests
 soak: setup ## long repeats and fuzzing
 	@setup/stages.sh \
 	  soak "$(BIN)/pytest -m soak tests" \
-	  fuzz "for target in wire hsl_key hsl_match; do fuzz/run $$target 60 || exit 1; done"
+	  fuzz "for target in wire hsl_key hsl_match estate_frame; do fuzz/run $$target 60 || exit 1; done"
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)
