@@ -41,7 +41,7 @@ impl Puppet {
     }
 
     /// Waits until the other side has closed.
-    fn is_thrown_out(mut self) {
+    fn wait_for_end(mut self) {
         let mut rest = Vec::new();
         // A reset is as good as an end.
         let _ = self.0.read_to_end(&mut rest);
@@ -65,7 +65,7 @@ fn talks(first: &Running) {
 }
 
 #[test]
-fn noise_is_thrown_out() {
+fn noise_wait_for_end() {
     let first = Member::new("a").start();
     let noises: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -77,7 +77,7 @@ fn noise_is_thrown_out() {
     for (n, noise) in noises.iter().enumerate() {
         let mut puppet = Puppet::dial(&first.address());
         puppet.0.write_all(noise).unwrap();
-        puppet.is_thrown_out();
+        puppet.wait_for_end();
         eventually("it is counted", || {
             first.mesh.statistics().refused == n as u64 + 1
         });
@@ -96,12 +96,12 @@ fn a_message_before_the_greeting_is_not_believed() {
     ] {
         let mut puppet = Puppet::dial(&first.address());
         puppet.say(&frame);
-        puppet.is_thrown_out();
+        puppet.wait_for_end();
     }
     let mut hasty = Puppet::dial(&first.address());
     hasty.say(&Frame::Hello(greeting("x")));
     hasty.say(&Frame::Message(b"forged"));
-    hasty.is_thrown_out();
+    hasty.wait_for_end();
     talks(&first);
     assert!(first.heard("x").is_empty());
 }
