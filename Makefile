@@ -9,6 +9,7 @@ CARGO_TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 \
 
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
+PROFILE ?= release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
 .PHONY: setup install-c demo test soak bench format lint clean help
@@ -34,15 +35,15 @@ test: setup ## format check, lints, types, unit, property and system tests
 soak: setup ## long repeats and fuzzing
 	@setup/stages.sh \
 	  soak "$(BIN)/pytest -m soak tests" \
-	  fuzz "for target in wire hsl_key hsl_match hsl_record; do fuzz/run $$target 60 || exit 1; done"
+	  fuzz "for target in wire hsl_key hsl_match hsl_record estate_frame; do fuzz/run $$target 60 || exit 1; done"
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)
 
 install-c: ## libestate, estate.h and estate.pc: make install-c PREFIX=/usr/local [DESTDIR=...]
-	@cargo rustc --quiet --release -p flowferry-estate --lib --crate-type cdylib -- \
+	@cargo rustc --quiet --profile $(PROFILE) -p flowferry-estate --lib --crate-type cdylib -- \
 	  -C link-arg=-Wl,-soname,libestate.so.0
-	@install -D -m 755 "$${CARGO_TARGET_DIR:-target}/release/libflowferry_estate.so" \
+	@install -D -m 755 "$${CARGO_TARGET_DIR:-target}/$(PROFILE:dev=debug)/libflowferry_estate.so" \
 	  "$(DESTDIR)$(PREFIX)/lib/libestate.so.0"
 	@ln -sf libestate.so.0 "$(DESTDIR)$(PREFIX)/lib/libestate.so"
 	@install -D -m 644 crates/estate/include/estate.h "$(DESTDIR)$(PREFIX)/include/estate.h"

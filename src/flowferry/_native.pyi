@@ -1,7 +1,7 @@
 """Types of the native module (crates/python)."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeAlias
 
 # --- probe (crates/probe); the typed face is flowferry.probe ---
@@ -328,6 +328,32 @@ class EstateCore:
         """Keys of this instance's items that match, in no order."""
     def item(self, key: str) -> EstateItem:
         """An item resolved once, for updates on the packet path."""
+    def joint(
+        self,
+        joint_id: int,
+        members: Sequence[str],
+        *,
+        set: dict[str, bytes | str | int | float] | None = None,
+        add: dict[str, int] | None = None,
+        delete: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Write here while other members write their part, all at one instant.
+
+        Every member that takes part calls this with the same id and the names of the others. A
+        `Snapshot` sees all parts or none; `Live` may see some. With `p2p` only.
+
+        Args:
+            joint_id: The same at all who take part, and never used before.
+            members: The others who take part.
+            set: Keys and what they are set to.
+            add: Counters and what is added to them.
+            delete: Keys that are deleted.
+            timeout: Seconds to wait for the others.
+
+        Raises:
+            NotJoined: Not all of them did in time: nothing is written anywhere.
+        """
     def members(self) -> list[str]:
         """Names of the live members, this one included, in order."""
     def statistics(self) -> dict[str, int]:

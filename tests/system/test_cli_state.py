@@ -18,7 +18,7 @@ from flowferry.estate import door
 
 FLOWFERRY = Path(sys.executable).with_name("flowferry")
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., subprocess.CompletedProcess[Any]]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `flowferry state …` with doors in a directory of this test's."""
     monkeypatch.setenv("FLOWFERRY_STATE_DIR", str(tmp_path / "doors"))
 
-    def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, **options: Any) -> subprocess.CompletedProcess[Any]:
         options = {"text": True, "timeout": 60, **options}
         argv = [str(FLOWFERRY), "state", *words]
         return subprocess.run(argv, capture_output=True, check=False, **options)

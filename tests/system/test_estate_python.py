@@ -225,7 +225,7 @@ def test_reducers_by_name(es: Estate) -> None:
 
     @estate.reducer(name)
     def spread(items: Any) -> int:
-        values = [item.value for item in items]
+        values: list[int] = [item.value for item in items]
         return max(values) - min(values)
 
     es.set("a/1", 3)
@@ -243,21 +243,22 @@ def test_reducers_by_name(es: Estate) -> None:
 
 def test_a_reducer_may_use_the_estate(es: Estate) -> None:
     es.set("k", 1)
-    total = es.get_global("k", lambda items: es.get("k") + es.get_global("k", "sum"))  # type: ignore[operator]
+    total = es.get_global("k", lambda items: es.get("k") + es.get_global("k", "sum"))
     assert total == 2
 
 
 def test_what_a_call_does_not_understand(es: Estate) -> None:
-    for options in (
+    wrong: list[dict[str, Any]] = [
         {"pattern": "sql"},
         {"require": "most"},
         {"require": -1},
         {"timeout": -1.0},
         {"timeout": float("nan")},
         {"consistency": estate.Cached(-1.0)},
-    ):
+    ]
+    for options in wrong:
         with pytest.raises((ValueError, OverflowError)):
-            es.get_global("k", "sum", **options)  # type: ignore[call-overload]
+            es.get_global("k", "sum", **options)
     with pytest.raises(TypeError, match="list of flows"):
         es.take("f", "n1", 1)
 

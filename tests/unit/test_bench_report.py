@@ -39,6 +39,13 @@ def test_a_goal_for_the_value_looks_at_the_candidate_alone() -> None:
     assert case([4.0] * 3, Goal(5.0, "value")).met() is False
 
 
+def test_a_goal_may_be_the_most_that_is_allowed() -> None:
+    assert case([8.0] * 5, Goal(most=0.9)).verdict() == "met"
+    assert case([8.0] * 5, Goal(most=0.7)).verdict() == "missed"
+    assert case([8.0, 8.0, 9.0], Goal(most=0.85)).verdict() == "met?"
+    assert case([8.0, 9.0, 9.0], Goal(most=0.85)).verdict() == "missed?"
+
+
 def test_without_a_goal_there_is_no_verdict() -> None:
     assert case([1.0]).met() is None
     assert case([1.0]).verdict() == ""
@@ -74,6 +81,7 @@ def test_the_list_names_every_experiment() -> None:
     assert [line.split()[0] for line in done.output.splitlines()] == [
         "passthrough",
         "capture",
+        "state",
         "probe",
     ]
 

@@ -29,6 +29,8 @@ class Rule:
 CORES = (
     "crates/wire/src/**/*.rs",
     "crates/hsl/src/endpoint/**/*.rs",
+    "crates/estate/src/reduce/**/*.rs",
+    "crates/estate/src/protocol/**/*.rs",
     "crates/hsl/src/handover/**/*.rs",
     "crates/hsl/src/model/**/*.rs",
 )

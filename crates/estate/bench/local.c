@@ -2,13 +2,12 @@
  * What local state costs in C: ns per operation (p50), scaling with threads, bytes per item; beside
  * it a plain C hash table behind one pthread mutex, on the same keys, in the same run. Prints JSON.
  *
- *   cc -O2 local.c $(pkg-config --cflags --libs estate) -lpthread -o local && ./local
+ *   cc -std=gnu11 -O2 local.c $(pkg-config --cflags --libs estate) -lpthread -o local && ./local
  *
  * Keys have 20 bytes, values 64. Keys are visited in an order that no prefetcher knows. Each p50 is
  * the median over batches of the mean in a batch of 64, as an operation is shorter than a reading
  * of the clock.
  */
-#define _GNU_SOURCE
 #include <estate.h>
 #include <malloc.h>
 #include <pthread.h>

@@ -73,8 +73,11 @@ fn latencies(count: usize) -> String {
     let add = p50(batches, |_| {
         store.add("bench/packets", 1).unwrap();
     });
+    let clock = p50(200, |_| {
+        black_box(store.clock());
+    });
     format!(
-        "{{\"keys\": {count}, \"set\": {set:.1}, \"get\": {get:.1}, \"handle_add\": {handle_add:.1}, \"add\": {add:.1}}}"
+        "{{\"keys\": {count}, \"clock\": {clock:.0}, \"set\": {set:.1}, \"get\": {get:.1}, \"handle_add\": {handle_add:.1}, \"add\": {add:.1}}}"
     )
 }
 

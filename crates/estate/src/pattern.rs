@@ -225,7 +225,7 @@ fn translate(glob: &str) -> Result<String, &'static str> {
             '?' => out.push('.'),
             '\\' => {
                 let literal = rest.next().ok_or("a \\ stands at its end")?;
-                out.push_str(&regex::escape(literal.encode_utf8(&mut [0; 4])));
+                out.push_str(&literal_text(literal));
             }
             '[' => {
                 out.push('[');
@@ -239,27 +239,24 @@ fn translate(glob: &str) -> Result<String, &'static str> {
                         ']' => return Err("a set is empty"),
                         '\\' => {
                             let literal = rest.next().ok_or("a \\ stands at its end")?;
-                            push_literal(&mut out, literal);
+                            out.push_str(&literal_text(literal));
                         }
                         '-' if !empty && rest.peek().is_some_and(|&next| next != ']') => {
                             out.push('-');
                         }
-                        literal => push_literal(&mut out, literal),
+                        literal => out.push_str(&literal_text(literal)),
                     }
                     empty = false;
                 }
                 out.push(']');
             }
-            literal => out.push_str(&regex::escape(literal.encode_utf8(&mut [0; 4]))),
+            literal => out.push_str(&literal_text(literal)),
         }
     }
     Ok(out)
 }
 
-/// Within a set, every character that could mean something is escaped.
-fn push_literal(out: &mut String, c: char) {
-    if c.is_ascii_punctuation() {
-        out.push('\\');
-    }
-    out.push(c);
+/// A character that means itself, in a set and outside of one.
+fn literal_text(c: char) -> String {
+    regex::escape(c.encode_utf8(&mut [0; 4]))
 }

@@ -50,11 +50,11 @@ fn step(state: State, call: Call) -> Option<State> {
         Call::Delete(false) => state.value.is_none().then_some(state),
         _ if state.frozen => None,
         Call::Set(new) => value(Some(new)),
-        Call::Add(delta, sum) => (state.value.unwrap_or(0) + delta == sum).then(|| State {
+        Call::Add(delta, sum) => (state.value.unwrap_or(0) + delta == sum).then_some(State {
             value: Some(sum),
             ..state
         }),
-        Call::Delete(true) => state.value.is_some().then(|| State {
+        Call::Delete(true) => state.value.is_some().then_some(State {
             value: None,
             ..state
         }),

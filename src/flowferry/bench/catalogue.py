@@ -30,6 +30,7 @@ EXPERIMENTS = {
         Experiment("capture", "capture and release without a pause", "capture"),
         Experiment("handover", "moves of live flows: delay, order, loss", "handover"),
         Experiment("fence", "packets behind a marker: a barrier reply is no fence", "fence"),
+        Experiment("state", "the state store beside dict, C, Redis, UDP and ZeroMQ", "state"),
         Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )
 }

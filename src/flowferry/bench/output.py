@@ -97,7 +97,7 @@ def goal(case: Case) -> str:
     if case.goal is None:
         return ""
     unit = f" {case.unit}" if case.goal.measure == "value" else ""
-    return f"≥ {case.goal.least:g}{unit}"
+    return f"{case.goal.sign} {case.goal.bound:g}{unit}"
 
 
 def _coloured(case: Case) -> str:

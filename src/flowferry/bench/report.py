@@ -18,10 +18,27 @@ Measure = Literal["ratio", "value"]
 
 @dataclass(frozen=True)
 class Goal:
-    """At least `least`: of the ratio of the arms, or of the candidate's own value."""
+    """At least `least`, or at most `most`: of the ratio of the arms, or the candidate's value."""
 
-    least: float
+    least: float | None = None
     measure: Measure = "ratio"
+    most: float | None = None
+
+    @property
+    def bound(self) -> float:
+        """The figure itself."""
+        bound = self.least if self.most is None else self.most
+        assert bound is not None, "a goal has a bound"
+        return bound
+
+    @property
+    def sign(self) -> str:
+        """How figure and bound are compared, for people."""
+        return "≥" if self.most is None else "≤"
+
+    def reached(self, figure: float) -> bool:
+        """Whether a figure is on the right side."""
+        return figure >= self.bound if self.most is None else figure <= self.bound
 
 
 @dataclass
@@ -68,7 +85,7 @@ class Case:
             return False
         if self.goal is None:
             return None
-        return self.judged().median >= self.goal.least
+        return self.goal.reached(self.judged().median)
 
     def verdict(self) -> str:
         """`met`, `missed`, with a question mark when the interval allows the opposite."""
@@ -78,7 +95,7 @@ class Case:
         if met is None or self.goal is None:
             return ""
         found = self.judged()
-        sure = found.low >= self.goal.least if met else found.high < self.goal.least
+        sure = self.goal.reached(found.low) == self.goal.reached(found.high) == met
         return ("met" if met else "missed") + ("" if sure else "?")
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Each waits in a thread of the estate, with the interpreter free; a task that is 
 once, while its request ends by itself, at the latest by its time-out.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -101,6 +101,10 @@ class AsyncEstate:
         """See `Estate.take`."""
         taken: int = await self._run(self.estate.take, flows, source, move_id, keys=keys)
         return taken
+
+    async def joint(self, joint_id: int, members: Sequence[str], **writes: Any) -> None:
+        """See `Estate.joint`."""
+        await self._run(self.estate.joint, joint_id, members, **writes)
 
     async def watch(self, match: str = "*", *, pattern: "Pattern" = "glob") -> "Watch":
         """See `Estate.watch`: `async for event in await es.aio.watch("flow:*")`."""

@@ -13,13 +13,16 @@ __all__ = [
     "Frozen",
     "IncompleteError",
     "KeyInvalid",
+    "MemberFailed",
     "MemoryFull",
     "MoveAborted",
     "NameTaken",
     "NoMember",
     "NoReducer",
+    "NotJoined",
     "OptionInvalid",
     "PatternInvalid",
+    "ScanStopped",
     "TypeConflict",
     "Unsupported",
     "ValueTooBig",
@@ -106,6 +109,18 @@ class NoMember(EstateError, LookupError):
 
 class MoveAborted(EstateError):
     """A move has not taken place: its items are where they were."""
+
+
+class NotJoined(EstateError):
+    """A joint write has not taken place, at no member."""
+
+
+class ScanStopped(EstateError, TimeoutError):
+    """Looking through all keys took longer than the time-out."""
+
+
+class MemberFailed(EstateError):
+    """A member has refused to answer; the message says why."""
 
 
 class BackendFailed(EstateError, ConnectionError):

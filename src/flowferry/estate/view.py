@@ -24,7 +24,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A view that is kept here, at most `max_age` seconds old while its owners can be reached."""
+    """A view that is kept here, at most `max_age` seconds old (1 ms at least)."""
 
     max_age: float
 

@@ -4,9 +4,11 @@
 use super::{Backend, Event, Inbox, Options, ReadHook, Statistics, Taken, Watch};
 use crate::error::Error;
 use crate::pattern::Pattern;
+use crate::protocol::Write;
 use crate::query::{Query, View};
 use crate::reduce::Partial;
 use crate::store::{Interest, Selection, Store, StoreOptions};
+use crate::version::Stamp;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +131,14 @@ impl Backend for Local {
         Err(Error::NoMember {
             node: source.to_owned(),
             members: self.shared.store.node().to_string(),
+        })
+    }
+
+    fn joint(&self, _: u64, _: &[&str], _: Vec<Write>, _: Duration) -> Result<Stamp, Error> {
+        Err(Error::Unsupported {
+            backend: "local".to_owned(),
+            what: "a joint write",
+            instead: "there is nobody else; use p2p",
         })
     }
 

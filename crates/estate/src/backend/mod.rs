@@ -9,6 +9,7 @@
 //!
 //! docs/estate.md says what holds for all of them, and where they differ.
 
+mod handle;
 mod lifetime;
 mod local;
 mod options;
@@ -16,6 +17,7 @@ mod options;
 mod redis;
 mod watch;
 
+pub use handle::ItemHandle;
 pub use options::{Options, Tls};
 pub use watch::{Event, Inbox, Watch};
 
@@ -23,13 +25,16 @@ use crate::error::Error;
 use crate::item::Item;
 use crate::key::Key;
 use crate::pattern::Pattern;
+use crate::protocol::Write;
 use crate::query::{Query, View};
-use crate::store::{Handle, Selection, SetOptions, Store};
+use crate::store::{Selection, SetOptions, Store};
 use crate::value::{Value, ValueRef};
 use crate::version::Stamp;
 use lifetime::Lifetime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Figures of an estate, by name.
 pub type Statistics = BTreeMap<String, u64>;
@@ -51,6 +56,8 @@ pub struct GlobalRead {
 pub struct Taken {
     /// Items that are here now.
     pub items: u64,
+    /// How long they could not be written.
+    pub frozen: Duration,
 }
 
 /// What an estate needs of the others. Everything here may wait for a network.
@@ -59,6 +66,14 @@ pub trait Backend: Send + Sync {
     fn query(&self, query: &Query) -> Result<View, Error>;
     /// Moves items here from `source`, exactly once however often it is repeated.
     fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error>;
+    /// Writes here, and at the members `with` what they write jointly under the same id.
+    fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error>;
     /// Changes of matching items from now on.
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error>;
     /// Live members by name, this one included.
@@ -96,6 +111,8 @@ struct Inner {
     options: Options,
     items: Place,
     backend: Arc<dyn Backend>,
+    /// How long the last move here froze its items at the source.
+    frozen_us: AtomicU64,
 }
 
 /// An instance's place in a cluster: its own items, and the view of all.
@@ -121,6 +138,7 @@ impl Estate {
                 options,
                 items,
                 backend,
+                frozen_us: AtomicU64::new(0),
             }),
         })
     }
@@ -270,14 +288,10 @@ impl Estate {
     /// [`Error::Key`].
     pub fn item(&self, key: &str) -> Result<ItemHandle, Error> {
         self.check()?;
-        let at = match &self.inner.items {
-            Place::Here(store) => At::Here(store.handle(key)?),
-            Place::There(items) => At::There(items.clone(), Key::new(key)?.as_str().into()),
-        };
-        Ok(ItemHandle {
-            estate: self.clone(),
-            at,
-        })
+        match &self.inner.items {
+            Place::Here(store) => Ok(ItemHandle::here(self.clone(), store.handle(key)?)),
+            Place::There(items) => ItemHandle::there(self.clone(), items.clone(), key),
+        }
     }
 
     /// A global read: the view, whoever answered.
@@ -311,7 +325,26 @@ impl Estate {
     /// [`Error::Backend`].
     pub fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
         self.check()?;
-        self.inner.backend.take(selection, source, move_id)
+        let taken = self.inner.backend.take(selection, source, move_id)?;
+        let frozen = u64::try_from(taken.frozen.as_micros()).unwrap_or(u64::MAX);
+        self.inner.frozen_us.store(frozen, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Writes here, while the members `with` write what they have announced under the same id, at
+    /// one instant: a snapshot sees all of it or nothing. Every member taking part calls this.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`] if not all have within `timeout`: then nothing is written anywhere.
+    pub fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        self.check()?;
+        self.inner.backend.joint(id, with, writes, timeout)
     }
 
     /// Changes of matching items on all members, from now on.
@@ -339,6 +372,8 @@ impl Estate {
     pub fn statistics(&self) -> Result<Statistics, Error> {
         self.check()?;
         let mut figures = self.inner.backend.statistics();
+        let frozen_us = self.inner.frozen_us.load(Ordering::Relaxed);
+        figures.insert("last_take_frozen_us".to_owned(), frozen_us);
         if let Some(store) = self.store() {
             let memory = store.memory();
             for (name, value) in [
@@ -384,84 +419,6 @@ impl Drop for Inner {
         if self.life.check() == Err(Error::Forked) {
             // Threads that are the parent's cannot be waited for here: the backend stays.
             std::mem::forget(self.backend.clone());
-        }
-    }
-}
-
-enum At {
-    Here(Handle),
-    There(Arc<dyn Items>, Box<str>),
-}
-
-/// One item of this instance, wherever it is kept. It keeps its key when the item is deleted, and
-/// creates it again when written.
-pub struct ItemHandle {
-    estate: Estate,
-    at: At,
-}
-
-impl ItemHandle {
-    /// Whose item it is.
-    pub fn estate(&self) -> &Estate {
-        &self.estate
-    }
-
-    /// The key.
-    pub fn key(&self) -> &str {
-        match &self.at {
-            At::Here(handle) => handle.key(),
-            At::There(_, key) => key,
-        }
-    }
-
-    /// See [`Estate::get`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get(&self) -> Result<Option<Value>, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => Ok(handle.get()),
-            At::There(items, key) => Ok(items.get(key)?.map(|item| item.value)),
-        }
-    }
-
-    /// See [`Estate::set`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set(&self, value: ValueRef<'_>) -> Result<Stamp, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.set_with(value, SetOptions::default()),
-            At::There(items, key) => items.set(key, value, SetOptions::default()),
-        }
-    }
-
-    /// See [`Estate::add`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn add(&self, delta: i64) -> Result<i64, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.add(delta),
-            At::There(items, key) => items.add(key, delta),
-        }
-    }
-
-    /// See [`Estate::delete`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn delete(&self) -> Result<bool, Error> {
-        self.estate.check()?;
-        match &self.at {
-            At::Here(handle) => handle.delete(),
-            At::There(items, key) => items.delete(key),
         }
     }
 }

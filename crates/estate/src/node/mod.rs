@@ -304,7 +304,20 @@ impl Backend for Node {
 
     fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
         let taken = Self::take(self, selection.clone(), source, move_id, true)?;
-        Ok(Taken { items: taken.items })
+        Ok(Taken {
+            items: taken.items,
+            frozen: taken.frozen,
+        })
+    }
+
+    fn joint(
+        &self,
+        id: u64,
+        with: &[&str],
+        writes: Vec<Write>,
+        timeout: Duration,
+    ) -> Result<Stamp, Error> {
+        Self::joint(self, id, with, writes, timeout)
     }
 
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {

@@ -187,8 +187,10 @@ impl Shell {
             wait(&mut waiting, call);
             waiting.over
         };
-        self.perform(actions, &mut calls);
+        // Whoever begins a call is not held to the order of other messages, so it sends unlocked:
+        // the first answer would otherwise wait for the last question.
         drop(engine);
+        self.perform(actions, &mut calls);
         if over {
             self.end_calls();
         }
@@ -292,6 +294,7 @@ impl Shell {
             .takes
             .into_values()
             .for_each(|then| then(Err(Error::Closed)));
+        waiting.watches.into_values().for_each(|inbox| inbox.end());
     }
 }
 

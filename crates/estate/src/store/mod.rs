@@ -1,7 +1,12 @@
 //! The items of this instance. See [`Store`].
 //!
-//! A store is 1,024 shards, each a hash table behind a lock that is held for a few instructions
+//! A store is 256 shards, each a hash table behind a lock that is held for a few instructions
 //! (and, in scans, for one shard's share of the items). It knows no network and reads no clock.
+//!
+//! Each shard gives stamps of its own, so that threads that write different keys share nothing.
+//! Stamps order the writes of a key, and come after everything received before. Two writes of
+//! *different* keys within one tick may be stamped either way round; a cut does not rely on that,
+//! and whoever sends [`Store::clock`] along with an answer passes on an upper bound of all of them.
 
 mod cut;
 mod handle;
@@ -32,8 +37,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// A power of two. More shards hold their locks more shortly; 1,024 share 128 KiB.
-const SHARDS: usize = 1024;
+/// A power of two. More of them hold their locks more shortly in a scan, and cost more cache and
+/// more time in what looks at all of them, such as [`Store::clock`].
+const SHARDS: usize = 256;
 /// The longest value, bytes.
 pub const VALUE_MAX: usize = 1 << 30;
 

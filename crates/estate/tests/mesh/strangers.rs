@@ -20,11 +20,18 @@ impl Puppet {
     pub fn greet(address: &str, name: &str) -> Self {
         let mut puppet = Self::dial(address);
         puppet.say(&Frame::Hello(greeting(name)));
-        let mut head = [0; 5];
-        puppet.0.read_exact(&mut head).unwrap();
-        assert_eq!(head[4], 2, "welcomed");
+        assert_eq!(puppet.kind(), 2, "welcomed");
         puppet.say(&Frame::Ready);
         puppet
+    }
+
+    /// The kind of the next frame.
+    fn kind(&mut self) -> u8 {
+        let mut head = [0; 5];
+        self.0.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        self.0.read_exact(&mut vec![0; length - 1]).unwrap();
+        head[4]
     }
 
     fn say(&mut self, frame: &Frame<'_>) {
@@ -34,7 +41,7 @@ impl Puppet {
     }
 
     /// Waits until the other side has closed.
-    fn is_thrown_out(mut self) {
+    fn wait_for_end(mut self) {
         let mut rest = Vec::new();
         // A reset is as good as an end.
         let _ = self.0.read_to_end(&mut rest);
@@ -58,7 +65,7 @@ fn talks(first: &Running) {
 }
 
 #[test]
-fn noise_is_thrown_out() {
+fn noise_wait_for_end() {
     let first = Member::new("a").start();
     let noises: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -70,7 +77,7 @@ fn noise_is_thrown_out() {
     for (n, noise) in noises.iter().enumerate() {
         let mut puppet = Puppet::dial(&first.address());
         puppet.0.write_all(noise).unwrap();
-        puppet.is_thrown_out();
+        puppet.wait_for_end();
         eventually("it is counted", || {
             first.mesh.statistics().refused == n as u64 + 1
         });
@@ -89,12 +96,12 @@ fn a_message_before_the_greeting_is_not_believed() {
     ] {
         let mut puppet = Puppet::dial(&first.address());
         puppet.say(&frame);
-        puppet.is_thrown_out();
+        puppet.wait_for_end();
     }
     let mut hasty = Puppet::dial(&first.address());
     hasty.say(&Frame::Hello(greeting("x")));
     hasty.say(&Frame::Message(b"forged"));
-    hasty.is_thrown_out();
+    hasty.wait_for_end();
     talks(&first);
     assert!(first.heard("x").is_empty());
 }
@@ -117,4 +124,26 @@ fn silent_connections_do_not_keep_members_out() {
         .start();
     let _idle: Vec<_> = (0..200).map(|_| Puppet::dial(&first.address())).collect();
     talks(&first);
+}
+
+#[test]
+fn of_two_that_claim_a_name_at_once_one_is_refused() {
+    // Both are welcomed, then both are ready: the second has to hear that it is not let in.
+    let first = Member::new("a").start();
+    let mut puppets: Vec<_> = (0..2).map(|_| Puppet::dial(&first.address())).collect();
+    for (incarnation, puppet) in puppets.iter_mut().enumerate() {
+        let mut greeting = greeting("twin");
+        greeting.node.incarnation = incarnation as u64;
+        puppet.say(&Frame::Hello(greeting));
+        assert_eq!(puppet.kind(), 2, "welcomed");
+    }
+    let kinds: Vec<_> = puppets
+        .iter_mut()
+        .map(|puppet| {
+            puppet.say(&Frame::Ready);
+            puppet.kind()
+        })
+        .collect();
+    assert_eq!(kinds, [3, 4], "one is ready, the other refused");
+    assert_eq!(first.mesh.members()[0].incarnation, 0);
 }

@@ -2,13 +2,14 @@
 //! considered, in one run: the figures of `docs/decisions/0020-fabric.md`.
 //!
 //! ```text
-//! estate-yardsticks measure [--rounds N] [--sizes 1,2,4] [--kinds udp,tcp,mesh,zmq,zenoh-query,zenoh-put]
+//! estate-yardsticks measure [--rounds N] [--sizes 1,2,4] [--kinds udp,tcp,mesh,estate,zmq,zenoh-query,zenoh-put]
 //! estate-yardsticks idle                 CPU of 16 idle, fully meshed peers
 //! ```
 //! Prints one JSON object. A round is one question of 64 bytes to every peer and an answer of
 //! 64 bytes from each; its time runs from the call to the last answer in the caller's hands. The
 //! kinds take turns round-robin in blocks, so that a slow minute of the machine hits all alike.
 
+mod estate;
 mod mesh;
 mod peers;
 mod tcp;
@@ -23,7 +24,15 @@ use peers::Peers;
 /// Bytes of a question and of an answer.
 pub const PAYLOAD: usize = 64;
 const SIZES: [usize; 5] = [1, 2, 4, 8, 16];
-const KINDS: [&str; 6] = ["udp", "tcp", "mesh", "zmq", "zenoh-query", "zenoh-put"];
+const KINDS: [&str; 7] = [
+    "udp",
+    "tcp",
+    "mesh",
+    "estate",
+    "zmq",
+    "zenoh-query",
+    "zenoh-put",
+];
 const BLOCKS: usize = 4;
 
 /// Asks every peer once and returns when all have answered.
@@ -35,6 +44,7 @@ fn open(kind: &str, ports: &[u16]) -> Box<dyn Scatter> {
     match kind {
         "udp" => Box::new(udp::Asker::new(ports)),
         "tcp" => Box::new(tcp::Asker::new(ports)),
+        "estate" => Box::new(estate::Asker::new(ports)),
         "mesh" => Box::new(mesh::Asker::new(ports)),
         "zmq" => Box::new(zeromq::Asker::new(ports)),
         "zenoh-query" => Box::new(zenoh_fabric::Asker::queries(ports)),
@@ -94,7 +104,7 @@ fn measure(rounds: usize, sizes: &[usize], kinds: &[String]) {
 /// CPU share of each of 16 peers that know all others and have nothing to do.
 fn idle() {
     let mut rows = Vec::new();
-    for kind in ["mesh", "zenoh-query"] {
+    for kind in ["estate", "mesh", "zenoh-query"] {
         let peers = Peers::spawn(kind, 16, true);
         std::thread::sleep(Duration::from_secs(3));
         let (before, begin) = (peers.cpu(), Instant::now());

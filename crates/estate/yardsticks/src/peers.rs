@@ -97,6 +97,7 @@ pub fn serve(kind: &str, arguments: &[String]) -> ! {
     match kind {
         "udp" => crate::udp::serve(ports[0]),
         "tcp" => crate::tcp::serve(ports[0]),
+        "estate" => crate::estate::serve(ports[0], &ports[1..]),
         "mesh" => crate::mesh::serve(ports[0], &ports[1..]),
         "zmq" => crate::zeromq::serve(ports[0]),
         _ => crate::zenoh_fabric::serve(ports[0], &ports[1..]),

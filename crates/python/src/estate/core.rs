@@ -2,8 +2,10 @@
 
 use super::errors::raised;
 use super::found::{EstateFound, EstateWatch, view};
+use super::item::EstateItem;
 use super::values::{pattern, read, seconds, write, write_optional};
 use flowferry_estate as estate;
+use flowferry_estate::protocol::Write;
 use flowferry_estate::reduce::Reducer;
 use flowferry_estate::{Consistency, FlowKey, Query, Require, Selection, SetOptions, Tls};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -158,10 +160,7 @@ impl EstateCore {
 
     fn item(&self, py: Python<'_>, key: &str) -> PyResult<EstateItem> {
         let item = self.estate.item(key).map_err(|error| raised(py, error))?;
-        Ok(EstateItem {
-            item,
-            remote: self.estate.store().is_none(),
-        })
+        Ok(EstateItem::new(item, self.estate.store().is_none()))
     }
 
     /// Raises if it was closed, or this is a forked child.
@@ -240,6 +239,36 @@ impl EstateCore {
         };
         py.detach(|| self.estate.take(&selection, source, move_id))
             .map(|taken| taken.items)
+            .map_err(|error| raised(py, error))
+    }
+
+    /// Writes of this member, made at one instant with those of others under the same id.
+    #[pyo3(signature = (joint_id, members, *, set=None, add=None, delete=None, timeout=None))]
+    #[allow(clippy::too_many_arguments)] // they are keywords
+    fn joint(
+        &self,
+        py: Python<'_>,
+        joint_id: u64,
+        members: Vec<String>,
+        set: Option<&Bound<'_, PyDict>>,
+        add: Option<std::collections::BTreeMap<String, i64>>,
+        delete: Option<Vec<String>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let mut writes = Vec::new();
+        for (key, value) in set.into_iter().flatten() {
+            writes.push(Write::Set(key.extract()?, read(&value)?.to_value()));
+        }
+        let adds = add.into_iter().flatten();
+        writes.extend(adds.map(|(key, delta)| Write::Add(key, delta)));
+        writes.extend(delete.into_iter().flatten().map(Write::Delete));
+        let timeout = match timeout {
+            Some(wait) => seconds("timeout", wait)?,
+            None => self.estate.options().timeout,
+        };
+        let with: Vec<&str> = members.iter().map(String::as_str).collect();
+        py.detach(|| self.estate.joint(joint_id, &with, writes, timeout))
+            .map(drop)
             .map_err(|error| raised(py, error))
     }
 
@@ -334,58 +363,4 @@ fn history(after: &Bound<'_, PyAny>) -> PyResult<estate::VectorClock> {
         clock.merge(&item?.cast::<EstateFound>()?.get().item.history());
     }
     Ok(clock)
-}
-
-/// One item, resolved once.
-#[pyclass(frozen, module = "flowferry._native")]
-pub struct EstateItem {
-    item: estate::ItemHandle,
-    remote: bool,
-}
-
-#[pymethods]
-impl EstateItem {
-    #[getter]
-    fn key(&self) -> &str {
-        self.item.key()
-    }
-
-    fn get<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let found = if self.remote {
-            py.detach(|| self.item.get())
-        } else {
-            self.item.get()
-        };
-        let found = found.map_err(|error| raised(py, error))?;
-        Ok(write_optional(py, found.as_ref()))
-    }
-
-    fn set(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let value = read(value)?;
-        let done = if self.remote {
-            py.detach(|| self.item.set(value))
-        } else {
-            self.item.set(value)
-        };
-        done.map(drop).map_err(|error| raised(py, error))
-    }
-
-    #[pyo3(signature = (delta=1))]
-    fn add(&self, py: Python<'_>, delta: i64) -> PyResult<i64> {
-        let done = if self.remote {
-            py.detach(|| self.item.add(delta))
-        } else {
-            self.item.add(delta)
-        };
-        done.map_err(|error| raised(py, error))
-    }
-
-    fn delete(&self, py: Python<'_>) -> PyResult<bool> {
-        py.detach(|| self.item.delete())
-            .map_err(|error| raised(py, error))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<item {:?}>", self.item.key())
-    }
 }

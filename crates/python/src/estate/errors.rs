@@ -2,6 +2,7 @@
 
 use super::found::view;
 use flowferry_estate::Error;
+use flowferry_estate::fabric::FabricError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
@@ -54,6 +55,13 @@ fn exception(py: Python<'_>, error: Error) -> PyResult<PyErr> {
         Error::Backend { .. } => "BackendFailed",
         Error::Unsupported { .. } => "Unsupported",
         Error::Aborted { .. } => "MoveAborted",
+        Error::NotJoined { .. } => "NotJoined",
+        Error::ScanStopped { .. } => "ScanStopped",
+        Error::Remote { .. } => "MemberFailed",
+        Error::Request { .. } => "OptionInvalid",
+        Error::Fabric(FabricError::NameTaken { .. }) => "NameTaken",
+        Error::Fabric(FabricError::Refused { .. } | FabricError::System { .. }) => "BackendFailed",
+        Error::Fabric(_) => "OptionInvalid",
         _ => "EstateError",
     };
     let class = py.import("flowferry.estate.errors")?.getattr(name)?;

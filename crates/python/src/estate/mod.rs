@@ -6,6 +6,7 @@
 mod core;
 mod errors;
 mod found;
+mod item;
 mod values;
 
 use crate::wire::values::{NativeFlow, read_flow};
@@ -21,7 +22,7 @@ fn estate_flow(native: NativeFlow<'_>) -> PyResult<String> {
 /// Add this part's names to the native module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::EstateCore>()?;
-    module.add_class::<core::EstateItem>()?;
+    module.add_class::<item::EstateItem>()?;
     module.add_class::<found::EstateFound>()?;
     module.add_class::<found::EstateWatch>()?;
     module.add_function(wrap_pyfunction!(estate_flow, module)?)

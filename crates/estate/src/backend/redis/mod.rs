@@ -18,6 +18,7 @@ use super::{Backend, Items, Options, ReadHook, Statistics, Taken, Watch};
 use crate::error::Error;
 use crate::item::Item;
 use crate::pattern::Pattern;
+use crate::protocol::Write;
 use crate::query::{Query, View};
 use crate::store::{Selection, SetOptions};
 use crate::value::ValueRef;
@@ -199,6 +200,14 @@ impl Backend for RedisBackend {
     fn take(&self, selection: &Selection, source: &str, move_id: u64) -> Result<Taken, Error> {
         self.begin()?;
         self.take_from(selection, source, move_id)
+    }
+
+    fn joint(&self, _: u64, _: &[&str], _: Vec<Write>, _: Duration) -> Result<Stamp, Error> {
+        Err(Error::Unsupported {
+            backend: self.server.url().to_owned(),
+            what: "a joint write",
+            instead: "a server knows no writes of several members; use p2p",
+        })
     }
 
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {

@@ -29,22 +29,22 @@ return text
 ";
 
 /// KEYS what the move has done here, then pairs of places, from and to; ARGV milliseconds to
-/// remember it. Moves each item unless one written later is there already. Returns how many were
-/// moved: when repeated, what it was the first time, and nothing moves.
+/// remember it, `look` or `move`. Moves all these items, or none: if one is at both places, it returns
+/// minus the number of the pair, from 1. Else it returns how many were moved: when repeated, what it
+/// was the first time, and nothing moves.
 pub(super) const TAKE: &str = r"
 local done = redis.call('GET', KEYS[1])
 if done then return tonumber(done) end
+for i = 2, #KEYS, 2 do
+  if redis.call('EXISTS', KEYS[i]) == 1 and redis.call('EXISTS', KEYS[i + 1]) == 1 then
+    return -i / 2
+  end
+end
+if ARGV[2] == 'look' then return 0 end
 local moved = 0
 for i = 2, #KEYS, 2 do
-  local item = redis.call('GET', KEYS[i])
-  if item then
-    local there = redis.call('GET', KEYS[i + 1])
-    if not there or string.sub(there, 2, 9) < string.sub(item, 2, 9) then
-      local ttl = redis.call('PTTL', KEYS[i])
-      if ttl > 0 then redis.call('SET', KEYS[i + 1], item, 'PX', ttl)
-      else redis.call('SET', KEYS[i + 1], item) end
-    end
-    redis.call('DEL', KEYS[i])
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    redis.call('RENAME', KEYS[i], KEYS[i + 1])
     moved = moved + 1
   end
 end

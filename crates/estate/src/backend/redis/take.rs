@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How long a move is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
+/// What is to move, by tag: some key with that tag, and the keys.
+type Groups = BTreeMap<String, (String, Vec<String>)>;
+
 impl RedisBackend {
     pub(super) fn take_from(
         &self,
@@ -38,33 +41,48 @@ impl RedisBackend {
                 members: members.join(", "),
             });
         }
+        // All are looked at before any is moved: what stands in the way is found while nothing has
+        // happened, unless it is written in between.
+        self.run(&groups, source, move_id, "look")?;
+        self.run(&groups, source, move_id, "move")
+    }
+
+    fn run(&self, groups: &Groups, source: &str, id: u64, what: &str) -> Result<Taken, Error> {
         let scripts: Vec<_> = groups
             .values()
             .map(|(any, keys)| {
-                let mut places = vec![self.layout.moved(any, move_id)];
+                let mut places = vec![self.layout.moved(any, id)];
                 for key in keys {
                     places.push(self.layout.item(source, key));
                     places.push(self.place(key));
                 }
                 let mut command = script(TAKE, &places);
-                command.arg(REMEMBERED.as_millis() as u64);
+                command.arg(REMEMBERED.as_millis() as u64).arg(what);
                 command
             })
             .collect();
-        let moved: Vec<u64> = self.server.ask_all(&scripts)?;
-        Ok(Taken {
-            items: moved.iter().sum(),
-        })
+        let mut taken = Taken::default();
+        let answers = self.server.ask_all::<i64>(&scripts)?;
+        for (answer, (_, keys)) in answers.into_iter().zip(groups.values()) {
+            match u64::try_from(answer) {
+                Ok(moved) => taken.items += moved,
+                Err(_) => {
+                    let key = &keys[answer.unsigned_abs() as usize - 1];
+                    return Err(Error::Aborted {
+                        move_id: id,
+                        source_node: source.to_owned(),
+                        why: format!("key {key:?} is here already: delete it at one of both"),
+                    });
+                }
+            }
+        }
+        Ok(taken)
     }
 
-    /// The source's selected keys by tag, and some key with that tag. What is selected and has no
-    /// items yet is in it, too: it has to stay unmoved when this is repeated.
-    fn groups(
-        &self,
-        selection: &Selection,
-        source: &str,
-    ) -> Result<BTreeMap<String, (String, Vec<String>)>, Error> {
-        let mut groups: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+    /// The source's selected keys. What is selected and has no items yet is in it, too: it has to
+    /// stay unmoved when this is repeated.
+    fn groups(&self, selection: &Selection, source: &str) -> Result<Groups, Error> {
+        let mut groups = Groups::new();
         match selection {
             Selection::Keys(keys) => {
                 for key in keys.iter().collect::<HashSet<_>>() {

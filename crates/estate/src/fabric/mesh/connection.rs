@@ -19,6 +19,7 @@ pub enum Stage {
         rival: Token,
         since: Instant,
     },
+    /// Acceptor: the dialer has been welcomed. Dialer: it has been, and said that it is ready.
     Welcomed(Greeting),
     Linked(NodeId),
     Retired(NodeId),

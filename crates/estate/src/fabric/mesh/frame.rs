@@ -1,9 +1,9 @@
 //! Frames on a link: their codec, and the limits that a stranger is held to.
 //!
-//! A frame is the length of the rest (u32), its kind (u8) and its body. A link begins with three of
-//! them: the dialer's `Hello`, the other's `Welcome` (or `Refuse`), the dialer's `Ready`. Only then
-//! does either believe in the link, so a connection that a stopped process finds in its queue when
-//! it wakes up does not count as a member that came and went.
+//! A frame is the length of the rest (u32), its kind (u8) and its body. A link begins with
+//! four: the dialer's `Hello`, the other's `Welcome` (or `Refuse`), and `Ready` from the one and then
+//! from the other. Neither believes in the link before, so a connection that a stopped process finds
+//! in its queue when it wakes up does not count as a member that came and went.
 
 use std::net::SocketAddr;
 
@@ -56,7 +56,7 @@ pub enum Frame<'a> {
     Hello(Greeting),
     /// The other does, too.
     Welcome(Greeting),
-    /// The dialer has understood: the link is up.
+    /// Understood: from here on the link is up.
     Ready,
     /// There will be no link.
     Refuse(Refusal, &'a str),

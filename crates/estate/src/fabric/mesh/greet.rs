@@ -55,7 +55,10 @@ impl Wire {
             }
             (Stage::Welcomed(greeting), Frame::Ready) => {
                 let greeting = greeting.clone();
-                self.link(token, &greeting);
+                self.ready(token, &greeting);
+            }
+            (Stage::Welcomed(_), Frame::Refuse(refusal, text)) if dialled => {
+                self.refused_by(token, refusal, text);
             }
             (Stage::Welcomed(_), Frame::Refuse(_, text)) => {
                 self.end(token, &Why::Failed(text.to_owned()), None);
@@ -121,12 +124,30 @@ impl Wire {
     fn proceed(&mut self, token: Token, greeting: Greeting) {
         if self.connections[&token].dialled.is_some() {
             self.connections[&token].link.send(&Frame::Ready);
-            self.link(token, &greeting);
         } else {
             let welcome = Frame::Welcome(self.greeting());
             self.connections[&token].link.send(&welcome);
-            self.stage(token, Stage::Welcomed(greeting));
         }
+        self.stage(token, Stage::Welcomed(greeting));
+    }
+
+    /// The other end is ready. The acceptor says so in its turn, and has the last word: two that
+    /// claim one name may have been welcomed at the same time, and one of them has linked since.
+    fn ready(&mut self, token: Token, greeting: &Greeting) {
+        let connection = &self.connections[&token];
+        if connection.dialled.is_none() {
+            let name = &greeting.node.name;
+            if self
+                .current
+                .get(name)
+                .is_some_and(|(other, _)| *other != greeting.node)
+            {
+                let by = self.shared.options.node.name.to_string();
+                return self.refuse(token, Refusal::NameTaken, &by);
+            }
+            connection.link.send(&Frame::Ready);
+        }
+        self.link(token, greeting);
     }
 
     fn stage(&mut self, token: Token, stage: Stage) {
@@ -208,7 +229,7 @@ impl Wire {
                 self.listener.joined(&member);
             }
             Some((other, _)) if other != member => {
-                // Two incarnations were welcomed at the same time; the later one tries again.
+                // It has linked from elsewhere meanwhile; whoever is wrong is refused at the next try.
                 self.end(
                     token,
                     &Why::Failed("its name is claimed twice".into()),

@@ -28,7 +28,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{Fabric, FabricError, FabricStatistics, Listener, NodeId, Tls};
 use link::Link;
-pub use scout::Scouting;
+pub use scout::{Beacon, Scouting};
 
 /// How a node takes part in a mesh.
 #[derive(Clone, Debug)]

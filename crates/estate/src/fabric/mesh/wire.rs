@@ -3,12 +3,15 @@
 //! A connection goes through these stages; only from `Linked` on is anything it says believed.
 //!
 //! ```text
-//! dialer:    Connecting ──▶ Greeting ──Welcome──▶ (Contending) ──▶ Linked ──▶ Retired
-//! acceptor:                 Greeting ──Hello────▶ (Contending) ──▶ Welcomed ──Ready──▶ Linked
+//! dialer:    Connecting ──▶ Greeting ──Welcome──▶ (Contending) ──▶ Welcomed ──Ready──▶ Linked ──▶ Retired
+//! acceptor:                 Greeting ──Hello────▶ (Contending) ──▶ Welcomed ──Ready──▶ Linked ──▶ Retired
 //! ```
 //! *Contending*: a living link to another incarnation of the same name is there. That member is
 //! asked for a sign of life (`Ping`); if it gives one, the new connection is refused, and if it
 //! does not, the old one has failed and the new one takes its place.
+//!
+//! *Ready* goes both ways, the dialer's first: the dialer counts as let in only when the acceptor has
+//! had the last word on its name.
 //!
 //! *Retired*: two members that dial each other at the same time get two links. Both keep the one
 //! that the lesser `NodeId` dialled; each says `Retire` on the other one and closes it when it has

@@ -78,14 +78,10 @@ impl Engine {
     ) -> (CallId, Vec<Action>) {
         self.now = now;
         let call = CallId(self.number());
-        if let Err(why) = self.begin_taking(store, call, selection, source, move_id, pre_copy) {
+        if let Err(error) = self.begin_taking(store, call, selection, source, move_id, pre_copy) {
             self.out.push(Action::Taken {
                 call,
-                result: Err(Error::Aborted {
-                    move_id,
-                    source_node: source.to_owned(),
-                    why,
-                }),
+                result: Err(error),
             });
         }
         (call, self.finish())
@@ -99,22 +95,30 @@ impl Engine {
         source: &str,
         move_id: u64,
         pre_copy: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Error> {
+        let from = source;
+        let aborted = |why: String| Error::Aborted {
+            move_id,
+            source_node: from.to_owned(),
+            why,
+        };
         if *source == *self.own.name {
             let result = Ok(Taken::default());
             self.out.push(Action::Taken { call, result });
             return Ok(());
         }
         if self.departures.moves.contains_key(&move_id) {
-            return Err("the id is that of a move from here: use another".into());
+            return Err(aborted(
+                "the id is that of a move from here: use another".into(),
+            ));
         }
         let mut attempt = 1;
         if let Some(arrival) = self.arrivals.moves.get_mut(&move_id) {
             if *arrival.source.name != *source {
-                return Err(format!(
+                return Err(aborted(format!(
                     "the id is that of a move from {}: use another",
                     arrival.source
-                ));
+                )));
             }
             match arrival.state {
                 State::Fetching | State::Doubt => {
@@ -130,21 +134,26 @@ impl Engine {
             }
         }
         let Some(source) = self.members.named(source).cloned() else {
-            return Err("no live member has that name: see who is there".into());
+            let members = self.members();
+            let names: Vec<&str> = members.iter().map(|member| &*member.name).collect();
+            return Err(Error::NoMember {
+                node: source.to_owned(),
+                members: names.join(", "),
+            });
         };
         let hold = Hold::Move(move_id);
         store
             .freeze(hold, &selection)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| aborted(error.to_string()))?;
         let mut mine = None;
         store.scan_held(hold, Stamp::ZERO, |item| {
             mine.get_or_insert_with(|| item.key.to_owned());
         });
         if let Some(key) = mine {
             store.thaw(hold);
-            return Err(format!(
+            return Err(aborted(format!(
                 "key {key:?} is here already: delete it at one of both"
-            ));
+            )));
         }
         let arrival = Arrival {
             source,

@@ -1,0 +1,144 @@
+/* Two members in one process: members HOST:PORT, where the first one listens. */
+#include "check.h"
+#include <inttypes.h>
+#include <time.h>
+
+static estate *member(const char *node, const char *listen, const char *peers)
+{
+    estate_options options = ESTATE_OPTIONS;
+    estate *es = NULL;
+    options.cluster = "c-members";
+    options.node = node;
+    options.listen = listen;
+    options.peers = peers;
+    options.timeout_ms = 2000;
+    CHECK(estate_open(&options, &es) == ESTATE_OK);
+    return es;
+}
+
+static size_t count_members(estate *es)
+{
+    estate_texts *names;
+    size_t count;
+    CHECK(estate_members(es, &names) == ESTATE_OK);
+    count = names->count;
+    estate_free(names);
+    return count;
+}
+
+static void until(estate *es, size_t count)
+{
+    const struct timespec moment = {0, 10 * 1000 * 1000};
+    int tries;
+    for (tries = 0; tries < 2000 && count_members(es) != count; tries++)
+        nanosleep(&moment, NULL);
+    CHECK(count_members(es) == count);
+}
+
+static int longest(void *context, const estate_entry *items, size_t count, estate_value *result)
+{
+    size_t n, best = 0;
+    (void)context;
+    for (n = 1; n < count; n++)
+        if (items[n].value.bytes.size > items[best].value.bytes.size)
+            best = n;
+    *result = items[best].value;
+    return ESTATE_OK;
+}
+
+static void hook(void *context, estate_text by, estate_text pattern)
+{
+    (void)by, (void)pattern;
+    __atomic_add_fetch((int *)context, 1, __ATOMIC_SEQ_CST);
+}
+
+int main(int argc, char **argv)
+{
+    const unsigned char here[4] = {10, 0, 0, 1}, there[4] = {10, 0, 0, 2};
+    char flow[ESTATE_FLOW_MAX], key[ESTATE_FLOW_MAX + 16];
+    estate_query query = ESTATE_QUERY;
+    estate_value *value;
+    estate_view *view;
+    estate_watch *changes;
+    estate_event *event;
+    estate_text taken;
+    estate *one, *two;
+    int64_t sum;
+    uint64_t items;
+    int size, status, tries, reads = 0;
+
+    CHECK(argc == 2);
+    one = member("one", argv[1], NULL);
+    two = member("two", NULL, argv[1]);
+    until(one, 2);
+    until(two, 2);
+    CHECK(estate_on_global_read(two, hook, &reads) == ESTATE_OK);
+    CHECK(estate_add(one, T("packets"), 30, NULL) == ESTATE_OK);
+    CHECK(estate_add(two, T("packets"), 12, NULL) == ESTATE_OK);
+    query.pattern = "packets";
+    query.pattern_size = 7;
+    query.reduce = "sum";
+    CHECK(estate_get_global(one, &query, &value) == ESTATE_OK && value->integer == 42);
+    estate_free(value);
+    query.consistency = ESTATE_SNAPSHOT;
+    CHECK(estate_get_global(two, &query, &value) == ESTATE_OK && value->integer == 42);
+    estate_free(value);
+    query.consistency = ESTATE_CACHED;
+    query.max_age_ms = 1000;
+    CHECK(estate_get_global(one, &query, &value) == ESTATE_OK && value->integer == 42);
+    estate_free(value);
+    query.consistency = ESTATE_LIVE;
+
+    CHECK(estate_set_str(one, T("name"), T("short")) == ESTATE_OK);
+    CHECK(estate_set_str(two, T("name"), T("much longer")) == ESTATE_OK);
+    query.pattern = "name";
+    query.pattern_size = 4;
+    query.reducer = longest;
+    CHECK(estate_get_global(one, &query, &value) == ESTATE_OK);
+    CHECK(value->type == ESTATE_STR && same(value->bytes, T("much longer")));
+    estate_free(value);
+    CHECK(estate_view_global(one, &query, &view) == ESTATE_OK);
+    CHECK(view->item_count == 2 && same(view->items[0].node, T("one")));
+    CHECK(view->answered_count == 2 && view->missing_count == 0 && view->complete);
+    estate_free(view);
+    query.reducer = NULL;
+    query.reduce = "sum";
+    CHECK(estate_get_global(one, &query, &value) == ESTATE_REDUCE && value == NULL);
+    CHECK(strstr(estate_last_error(), "name") != NULL);
+    CHECK(__atomic_load_n(&reads, __ATOMIC_SEQ_CST) > 0);
+
+    CHECK(estate_watch_open(one, T("w/*"), ESTATE_GLOB, &changes) == ESTATE_OK);
+    /* The other member has to hear of the watch first. */
+    for (tries = 0; tries < 200; tries++) {
+        CHECK(estate_set_int(two, T("w/x"), 5) == ESTATE_OK);
+        if (estate_watch_next(changes, 50, &event) == ESTATE_OK)
+            break;
+    }
+    CHECK(event != NULL);
+    CHECK(same(event->item.node, T("two")) && event->item.value.integer == 5);
+    estate_free(event);
+
+    CHECK(estate_flow(4, 6, here, 1024, there, 80, NULL, 0, flow) == ESTATE_OK);
+    size = snprintf(key, sizeof key, "%s/packets", flow);
+    CHECK(estate_set_int(one, key, (size_t)size, 7) == ESTATE_OK);
+    taken.data = flow;
+    taken.size = strlen(flow);
+    CHECK(estate_take_flows(two, &taken, 1, "one", 99, &items) == ESTATE_OK && items == 1);
+    CHECK(estate_get_int(two, key, (size_t)size, &sum) == ESTATE_OK && sum == 7);
+    CHECK(estate_get_int(one, key, (size_t)size, &sum) == ESTATE_NOT_FOUND);
+    CHECK(estate_take_flows(two, &taken, 1, "one", 99, &items) == ESTATE_OK && items == 1);
+    status = estate_take_flows(two, &taken, 1, "nobody", 100, &items);
+    CHECK(status == ESTATE_NO_MEMBER || status == ESTATE_ABORTED);
+    CHECK(strstr(estate_last_error(), "nobody") != NULL);
+
+    estate_close(two);
+    until(one, 1);
+    query.pattern = "packets";
+    query.pattern_size = 7;
+    CHECK(estate_get_global(one, &query, &value) == ESTATE_OK && value->integer == 30);
+    estate_free(value);
+    estate_watch_close(changes);
+    estate_close(one);
+    puts("members agree");
+    return 0;
+}
