@@ -32,10 +32,9 @@ test: setup ## format check, lints, types, unit, property and system tests
 	  unit "$(BIN)/pytest -m 'not soak' --doctest-modules src tests --ignore=tests/system" \
 	  system "$(BIN)/pytest -m 'not soak' tests/system"
 
-soak: setup ## long repeats and fuzzing
+soak: setup ## long repeats and fuzzing, as many as tests/soak.py says; about an hour
 	@setup/stages.sh \
-	  soak "$(BIN)/pytest -m soak tests" \
-	  fuzz "for target in wire hsl_key hsl_match hsl_record estate_frame; do fuzz/run $$target 60 || exit 1; done"
+	  soak "$(BIN)/pytest -m soak -rA --durations=0 tests"
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,6 +114,11 @@ def ladder(count: int, least: float = 1.0, most: float = 200.0) -> list[float]:
     return [least * step**number / 1e3 for number in range(count)]
 
 
+def evenly(count: int, most: float = 200.0) -> list[float]:
+    """`count` times up to `most` milliseconds, in equal steps, in seconds."""
+    return [most * number / count / 1e3 for number in range(1, count + 1)]
+
+
 def cycle(client: Client, times: Sequence[float], match: str, seed: int = 1) -> Cycles:
     """Hold and release again and again, in random order, with random pauses of up to 20 ms.
 
@@ -153,9 +157,3 @@ def at_rest(client: Client) -> dict[str, Any]:
         for name in ("failed_open", "table_full", "discarded"):
             assert side[name] == 0, status
     return status
-
-
-def kernel_drops() -> int:
-    """Packets dropped because a CPU's receive queue was full (netdev_max_backlog), all CPUs."""
-    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import select
 import socket
 import struct
 import threading
@@ -23,9 +24,13 @@ OWN = 9
 class Taker:
     """Takes strays: greets, checks the proof, and notes the numbers of the datagrams in them."""
 
-    def __init__(self, chain: Chain, keys: KeyRing) -> None:
-        """Listen on a free port of the instance's loopback device."""
+    def __init__(self, chain: Chain, keys: KeyRing, *, late: bool = False) -> None:
+        """Listen on a free port of the instance's loopback device.
+
+        A `late` one takes nothing before the sender has said that it will send no more.
+        """
         self.numbers: dict[int, list[int]] = {}
+        self._late = late
         self._keys = keys
         self._listener = namespace.call(chain.namespaces["nf"], self._listen)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -57,6 +62,10 @@ class Taker:
             proof = Opener(self._keys, own=OWN).open_payload(records.read(length))
             assert proof.handover == number
             taken = 0
+            if self._late:
+                ended = select.poll()
+                ended.register(stream, select.POLLRDHUP)
+                ended.poll()
             while head := records.read(5):
                 length, _side = struct.unpack("!IB", head)
                 frame = records.read(length - 1)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markers import key_file
 from numbered import Traffic, until
+from peers import Taker
 
 from flowferry.hsl import Agent, HslError
 from flowferry.hsl.wiring import config_for
@@ -114,6 +116,31 @@ def test_stopped_agent_lets_traffic_on_and_never_replays(netns_chain: Build, fun
         client.release(hold)
         assert client.wait(hold)["state"] == "done"
         traffic.settled(lost=status["lost_packets"])
+
+
+def test_strays_under_way_while_the_agent_starts_over_are_not_counted_as_lost(
+    netns_chain: Build, tmp_path: Path
+) -> None:
+    chain = netns_chain(static_neighbours=True)
+    chain.run("nf", ["ip", "link", "set", "dev", "lo", "up"])
+    file, keys = key_file(tmp_path)
+    with (
+        contextlib.closing(Taker(chain, keys, late=True)) as taker,
+        start(chain, keys=[file]) as agent,
+        agent.client() as client,
+        Traffic(chain, flows=2) as traffic,
+    ):
+        hold = client.hold("udp", role="stray", peer=taker.address, sides=["upstream"])
+        traffic.send(20)
+        until(lambda: client.holds()[0]["captured_packets"] == 20, "the strays are under way")
+        agent.suspend()
+        with traffic.keep_sending(500):
+            until(lambda: traffic.arrivals.total > 0, "the programs fail open")
+        agent.resume()
+        lost = client.wait(hold)["lost_packets"]
+        assert taker.total == 20
+        assert client.status()["lost_packets"] == lost > 0
+        traffic.settled(lost=20 + lost)
 
 
 def test_agent_stopped_for_less_than_the_time_out_loses_nothing(netns_chain: Build) -> None:

@@ -23,6 +23,7 @@ from flowferry import _native
 from flowferry.hsl import Agent, Client, HslError
 from flowferry.hsl.wiring import config_for
 from flowferry.testbed.bare import Chain
+from soak import STOP_REPEATS
 
 ROWS = [f"{row['from']}+{row['event']}" for row in json.loads(_native.hsl_table())]
 #: A stop takes its time to notice; the other rows are for the soak.
@@ -280,10 +281,17 @@ def test_killed_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) 
 
 
 @pytest.mark.parametrize(
-    "row",
-    [row if row in STOPPED_FAST else pytest.param(row, marks=pytest.mark.soak) for row in ROWS],
+    ("row", "repeat"),
+    [
+        pytest.param(row, repeat, marks=() if fast else pytest.mark.soak)
+        for repeat in range(STOP_REPEATS)
+        for row in ROWS
+        for fast in [row in STOPPED_FAST and not repeat]
+    ],
 )
-def test_stopped_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) -> None:
+def test_stopped_at(
+    netns_chain: Callable[..., Chain], tmp_path: Path, row: str, repeat: int
+) -> None:
     with driven(netns_chain(static_neighbours=True), tmp_path, f"{row}:stop") as drive:
         ended = threading.Event()
         stopped = threading.Event()

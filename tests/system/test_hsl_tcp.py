@@ -20,6 +20,7 @@ from numbered import until
 from flowferry.hsl import Agent, Client
 from flowferry.hsl.wiring import config_for
 from flowferry.testbed.bare import Chain
+from soak import TCP_PAIRS
 
 Build = Callable[..., Chain]
 
@@ -125,7 +126,7 @@ def test_captures_add_no_disorder_and_cost_no_throughput(
     netns_chain: Build, steering: bool
 ) -> None:
     chain = netns_chain(steering=steering, static_neighbours=True)
-    plain, held = pairs(chain, 30)
+    plain, held = pairs(chain, TCP_PAIRS)
     assert chance_of_more(plain, held) > 0.05
     ratios = [h.gigabits / p.gigabits for h, p in zip(held, plain, strict=True)]
     assert statistics.median(ratios) >= 0.9

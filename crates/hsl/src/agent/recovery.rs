@@ -4,6 +4,8 @@
 //! programs' own counts say how much that is, to the packet, once everything in the kernel's
 //! queues has come through.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::{Agent, AgentError, now};
@@ -12,6 +14,8 @@ use crate::shim::tap::VNET_HEADER;
 
 /// How long the flush may take before the counts are believed without it.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// How long agents that were sent strays may take to say that they have them.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// At the start: settle what an agent before us left outstanding.
@@ -67,11 +71,16 @@ impl Agent {
         Ok(lost)
     }
 
-    /// Strays that the other end has not taken will not be sent any more: they are outstanding still.
+    /// Strays that have not been sent will not be any more: they are outstanding still. Those that
+    /// are under way the other end takes or not; only it can say.
     fn end_streams(&mut self) {
-        for mut sender in std::mem::take(&mut self.peers.senders).into_values() {
+        let deadline = Instant::now() + LAST_ANSWERS;
+        let mut senders = std::mem::take(&mut self.peers.senders);
+        senders.retain(|_, sender| sender.end().is_ok());
+        for sender in senders.values_mut() {
             let mut taken = Vec::new();
-            let _ = sender.collect(&mut taken); // what a broken stream no longer says is lost
+            // What a broken or silent stream no longer says is lost.
+            let _ = sender.await_taken(deadline, &mut taken);
             self.forget_taken(&taken);
         }
     }

@@ -12,9 +12,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowferry_wire::{Command, KeyRing, Message, Opener, Sealer};
 
@@ -173,6 +173,24 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Send nothing more. Whatever has been sent may still be taken.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// After `end`: wait until the other end has said of all that was sent that it took it.
+    pub fn await_taken(&mut self, deadline: Instant, taken: &mut Vec<Stray>) -> io::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.sent == 0 || left.is_zero() {
+                return Ok(());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            self.collect(taken)?;
+        }
     }
 
     fn read_answers(&mut self) -> io::Result<()> {

@@ -1,0 +1,12 @@
+"""How often the soak repeats what chance decides: about an hour for `make soak`, on two CPUs."""
+
+#: Captures under traffic, of 1, 2, 3, … milliseconds, in each case of the order tests.
+CAPTURES = 200
+#: How often the short order tests of `make test` are run again.
+ORDER_REPEATS = 30
+#: TCP transfers with and without captures that are compared.
+TCP_PAIRS = 30
+#: Each row of the crash grid at which the agent stops and resumes.
+STOP_REPEATS = 3
+#: Seconds for each fuzz target.
+FUZZ_SECONDS = 60
