@@ -101,8 +101,8 @@ class Cell:
             agent={"heartbeat_timeout_ms": TIMEOUT_MS},
             agents=self._own,
             settling_ms=SETTLING_MS,
-            deadline_ms=1000,
-            heartbeat_ms=100,
+            deadline_ms=2000,
+            heartbeat_ms=200,
             **fields,
         )
         self._stack = ExitStack()

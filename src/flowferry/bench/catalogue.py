@@ -29,6 +29,7 @@ EXPERIMENTS = {
         Experiment("passthrough", "what an idle handover layer costs, either shim", "passthrough"),
         Experiment("capture", "capture and release without a pause", "capture"),
         Experiment("handover", "moves of live flows: delay, order, loss", "handover"),
+        Experiment("fence", "packets behind a marker: a barrier reply is no fence", "fence"),
         Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )
 }

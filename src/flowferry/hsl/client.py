@@ -172,5 +172,8 @@ class Client:
         """Every event from now on, as it happens; the connection is for nothing else then."""
         self.call("events")
         self._socket.settimeout(None)  # nothing happening for long is no failure
+        return self._told()
+
+    def _told(self) -> Iterator[dict[str, Any]]:
         while True:
             yield self._line("events")
