@@ -14,24 +14,17 @@ from sim_runs import simulate_many
 from sim_scenario import Scenario
 from sim_world import simulate
 
-from flowferry.controller.strategies.direct_table import TRANSITIONS
 
-#: Rows that need more than one fault at a time, or a fault at one instant.
-RARE = frozenset[str]()
-
-
-def judge(seeds: range) -> set[str]:
-    """Fail with the first few seeds that went wrong; the rows of the table that were taken."""
-    rows: set[str] = set()
-    failed = []
-    for outcome in simulate_many(seeds):
-        rows |= outcome.rows
-        if outcome.wrong:
-            failed.append(f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}")
+def judge(seeds: range) -> None:
+    """Fail with the first few seeds that went wrong."""
+    failed = [
+        f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}"
+        for outcome in simulate_many(seeds)
+        if outcome.wrong
+    ]
     few = "\n".join(islice(failed, 5))
     replay = "replay with: python tests/simulation SEED --trace"
     assert not failed, f"{len(failed)} of {len(seeds)} seeds went wrong; {replay}\n{few}"
-    return rows
 
 
 def test_hundreds_of_seeds() -> None:
@@ -40,10 +33,8 @@ def test_hundreds_of_seeds() -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(7_200)
-def test_a_hundred_thousand_seeds_and_every_row_of_the_table() -> None:
-    rows = judge(range(1_000, 101_000))
-    missing = {row.name for row in TRANSITIONS} - rows - RARE
-    assert not missing, "no seed takes these rows any more"
+def test_a_hundred_thousand_seeds() -> None:
+    judge(range(1_000, 101_000))
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS.keys())
