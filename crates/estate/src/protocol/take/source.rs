@@ -155,6 +155,10 @@ impl Engine {
             let Some(departure) = self.departures.moves.get_mut(&id) else {
                 return;
             };
+            // Something late must not stir what has ended.
+            if !matches!(departure.state, State::Copying | State::Frozen) {
+                return;
+            }
             let until = departure.acknowledged + self.settings.window as usize;
             let until = until.min(departure.chunks.len());
             let to = departure.dest.clone();

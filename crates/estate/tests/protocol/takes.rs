@@ -1,0 +1,308 @@
+//! Moves: each item ends at exactly one owner with its last acknowledged value.
+
+use crate::ledger::Ledger;
+use crate::world::{MS, Weather, World, seeds};
+use flowferry_estate::protocol::{CallId, Settings};
+use flowferry_estate::{FlowKey, Selection, Value};
+use std::time::Duration;
+
+fn flows(count: usize) -> Selection {
+    let flow = |index| FlowKey::from_scope(&format!("flow:{index}")).unwrap();
+    Selection::Flows((0..count).map(flow).collect())
+}
+
+/// Small chunks, so that a move of a few items has many steps.
+fn settings() -> Settings {
+    Settings {
+        chunk: 100,
+        window: 2,
+        ..Settings::default()
+    }
+}
+
+fn take(world: &mut World, to: usize, from: usize, id: u64, what: Selection, pre: bool) -> CallId {
+    let source = world.hosts[from].id.name.to_string();
+    world.with_engine(to, |e, s, now| e.take(s, what, &source, id, pre, now))
+}
+
+/// What the checker has to find, planted on purpose.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// The source keeps an item that it has given up.
+    KeepsOne,
+    /// The destination loses an item on arrival.
+    LosesOne,
+    /// The destination gets an older value.
+    StaleOne,
+}
+
+/// One move of `COUNT` flows from a to b while both try to write, with `happens` at each step.
+const COUNT: usize = 6;
+
+struct Run {
+    world: World,
+    ledger: Ledger,
+    call: CallId,
+    fault: Fault,
+}
+
+impl Run {
+    fn new(seed: u64, weather: Weather, pre_copy: bool, fault: Fault) -> Self {
+        let mut world = World::with(&["a", "b", "c"], seed, weather, settings());
+        let mut ledger = Ledger::new(&world, 0, COUNT);
+        for key in ledger.keys() {
+            ledger.write(&world, 0, &key).unwrap();
+        }
+        let call = take(&mut world, 1, 0, 7, flows(COUNT), pre_copy);
+        Self {
+            world,
+            ledger,
+            call,
+            fault,
+        }
+    }
+
+    /// Packets arrive anywhere, then something happens in the network.
+    fn step(&mut self) -> Result<(), String> {
+        let keys = self.ledger.keys();
+        for _ in 0..2 {
+            let at = usize::try_from(self.world.rng.below(3)).unwrap();
+            let key = &keys[usize::try_from(self.world.rng.below(keys.len() as u64)).unwrap()];
+            if self.world.hosts[at].alive {
+                self.ledger.write(&self.world, at, key)?;
+            }
+        }
+        self.world.look();
+        self.world.step();
+        self.plant();
+        self.ledger.check(&self.world)
+    }
+
+    fn plant(&mut self) {
+        let taken = matches!(self.world.result_of_take(1, self.call), Some(Ok(_)));
+        if !taken {
+            return;
+        }
+        let (a, b) = (self.world.store(0), self.world.store(1));
+        match std::mem::replace(&mut self.fault, Fault::None) {
+            Fault::None => {}
+            Fault::KeepsOne => drop(a.set("flow:0/n", b.get("flow:0/n").unwrap()).unwrap()),
+            Fault::LosesOne => drop(b.delete("flow:0/n").unwrap()),
+            Fault::StaleOne => drop(b.add("flow:0/n", -1).unwrap()),
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        let end = self.world.now + Duration::from_secs(60);
+        while self.world.next_due().is_some_and(|due| due < end) {
+            self.world.step();
+        }
+        self.ledger.finish(&self.world)
+    }
+}
+
+#[test]
+fn a_move_keeps_every_acknowledged_write() {
+    for seed in seeds(150) {
+        for pre_copy in [false, true] {
+            for weather in [Weather::FAIR, Weather::FOUL] {
+                let mut run = Run::new(seed, weather, pre_copy, Fault::None);
+                while run.world.result_of_take(1, run.call).is_none() {
+                    run.step().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                }
+                let taken = run.world.result_of_take(1, run.call).unwrap().clone();
+                assert_eq!(taken.unwrap().items, COUNT as u64, "seed {seed}");
+                run.settle().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                for key in run.ledger.keys() {
+                    assert_eq!(run.ledger.home(&key), 1, "seed {seed}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_checker_finds_what_was_planted() {
+    for fault in [Fault::KeepsOne, Fault::LosesOne, Fault::StaleOne] {
+        let found = (0..20).any(|seed| {
+            let mut run = Run::new(seed, Weather::FAIR, true, fault);
+            let stepped = (0..200).try_for_each(|_| run.step());
+            stepped.and_then(|()| run.settle()).is_err()
+        });
+        assert!(found);
+    }
+}
+
+/// How one run is disturbed.
+#[derive(Clone, Copy, Debug)]
+enum Disturbance {
+    Die,
+    DieAndReturn,
+    CutShort,
+    CutLong,
+}
+
+fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<bool, String> {
+    let mut run = Run::new(seed, Weather::FAIR, seed % 2 == 0, Fault::None);
+    for _ in 0..at_step {
+        if run.world.result_of_take(1, run.call).is_some() && run.world.next_due().is_none() {
+            return Ok(false);
+        }
+        run.step()?;
+    }
+    match how {
+        Disturbance::Die | Disturbance::DieAndReturn => {
+            run.ledger.dies(&run.world, who);
+            run.world.kill(who);
+            let until = run.world.now + 300 * MS;
+            while run.world.now < until && run.world.next_due().is_some() {
+                run.step()?;
+            }
+            if matches!(how, Disturbance::DieAndReturn) {
+                run.world.restart(who);
+            }
+        }
+        Disturbance::CutShort | Disturbance::CutLong => {
+            run.world.cut(0, 1);
+            let time = match how {
+                Disturbance::CutShort => 100 * MS,
+                _ => Duration::from_secs(3),
+            };
+            let until = run.world.now + time;
+            while run.world.now < until && run.world.next_due().is_some_and(|due| due < until) {
+                run.step()?;
+            }
+            run.world.run_until(until);
+            run.world.heal(0, 1);
+        }
+    }
+    for _ in 0..100 {
+        run.step()?;
+    }
+    run.settle()?;
+    Ok(true)
+}
+
+/// Every step of a move, and each of both sides: dead for good, dead and back, cut off.
+#[test]
+fn a_crash_at_any_step_leaves_one_owner() {
+    for seed in 0..4 {
+        for how in [
+            Disturbance::Die,
+            Disturbance::DieAndReturn,
+            Disturbance::CutShort,
+            Disturbance::CutLong,
+        ] {
+            for who in [0, 1] {
+                let mut steps = 0;
+                for at_step in 0..80 {
+                    let disturbed = disturbed(seed, who, at_step, how);
+                    let done = disturbed.unwrap_or_else(|why| {
+                        panic!("seed {seed}, {how:?} of {who} before step {at_step}: {why}")
+                    });
+                    steps += usize::from(done);
+                }
+                assert!(steps >= 20, "only {steps} steps were disturbed");
+            }
+        }
+    }
+}
+
+#[test]
+fn crashes_in_any_weather_leave_one_owner() {
+    for seed in seeds(200) {
+        let mut run = Run::new(seed, Weather::FOUL, seed % 2 == 0, Fault::None);
+        let steps = run.world.rng.below(60);
+        let fail = |why: String| -> () { panic!("seed {seed}: {why}") };
+        for _ in 0..steps {
+            run.step().unwrap_or_else(fail);
+        }
+        let who = usize::try_from(run.world.rng.below(2)).unwrap();
+        run.ledger.dies(&run.world, who);
+        run.world.kill(who);
+        for _ in 0..run.world.rng.below(40) {
+            run.step().unwrap_or_else(fail);
+        }
+        if run.world.rng.chance(70) {
+            run.world.restart(who);
+        }
+        run.settle().unwrap_or_else(fail);
+    }
+}
+
+#[test]
+fn repeated_and_retried_it_has_the_same_effect() {
+    let mut run = Run::new(1, Weather::FAIR, true, Fault::None);
+    let again = take(&mut run.world, 1, 0, 7, flows(COUNT), true);
+    run.settle().unwrap();
+    let later = take(&mut run.world, 1, 0, 7, flows(COUNT), true);
+    for call in [run.call, again, later] {
+        let taken = run.world.result_of_take(1, call).unwrap().clone().unwrap();
+        assert_eq!(taken.items, COUNT as u64);
+    }
+    run.settle().unwrap();
+    // And on, and back, under other ids.
+    let on = take(&mut run.world, 2, 1, 8, flows(COUNT), false);
+    run.settle().unwrap();
+    let back = take(&mut run.world, 0, 2, 9, flows(COUNT), true);
+    run.settle().unwrap();
+    assert!(run.world.result_of_take(2, on).unwrap().is_ok());
+    assert!(run.world.result_of_take(0, back).unwrap().is_ok());
+    assert_eq!(run.ledger.home("flow:0/n"), 0);
+}
+
+#[test]
+fn an_aborted_move_leaves_everything_and_can_be_tried_again() {
+    let mut run = Run::new(2, Weather::FAIR, true, Fault::None);
+    for _ in 0..3 {
+        run.step().unwrap();
+    }
+    let was = run.world.with_engine(1, |e, s, now| e.abort_take(s, 7, now));
+    assert!(was);
+    run.settle().unwrap();
+    let error = run.world.result_of_take(1, run.call).unwrap().clone().unwrap_err();
+    assert!(error.to_string().contains("stay there"), "{error}");
+    assert_eq!(run.ledger.home("flow:0/n"), 0);
+    let again = take(&mut run.world, 1, 0, 7, flows(COUNT), true);
+    run.settle().unwrap();
+    assert!(run.world.result_of_take(1, again).unwrap().is_ok());
+    assert_eq!(run.ledger.home("flow:0/n"), 1);
+}
+
+#[test]
+fn what_is_at_the_destination_already_is_not_overwritten() {
+    let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings());
+    world.store(0).set("flow:0/n", 1_i64).unwrap();
+    world.store(1).set("flow:0/n", 2_i64).unwrap();
+    let call = take(&mut world, 1, 0, 1, flows(1), true);
+    world.run_for(MS);
+    let error = world.result_of_take(1, call).unwrap().clone().unwrap_err();
+    assert!(error.to_string().contains("flow:0/n"), "{error}");
+    for at in 0..2 {
+        assert_eq!(world.store(at).add("flow:0/n", 0).unwrap(), at as i64 + 1);
+    }
+}
+
+#[test]
+fn deleted_meanwhile_it_does_not_come_back() {
+    let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings());
+    for index in 0..20 {
+        let key = format!("flow:{index}/n");
+        world.store(0).set(&key, index).unwrap();
+    }
+    let call = take(&mut world, 1, 0, 1, flows(20), true);
+    // The first chunk is on its way.
+    world.step();
+    assert!(world.store(0).delete("flow:0/n").unwrap());
+    world.store(0).set("flow:1/n", 100_i64).unwrap();
+    world.store(0).set("flow:2/late", "new").unwrap();
+    world.run_for(Duration::from_secs(1));
+    let taken = world.result_of_take(1, call).unwrap().clone().unwrap();
+    assert_eq!(taken.items, 20);
+    let b = world.store(1);
+    assert_eq!(b.get("flow:0/n"), None);
+    assert_eq!(b.get("flow:1/n"), Some(Value::Int(100)));
+    assert_eq!(b.get("flow:2/late"), Some(Value::from("new")));
+    assert_eq!(world.store(0).memory().items, 0);
+}
