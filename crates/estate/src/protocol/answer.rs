@@ -19,6 +19,8 @@ pub(super) type Asker = (NodeId, u64, Stamp);
 #[derive(Debug)]
 struct Cut {
     id: u64,
+    // The last chain by which items had begun to come when it was opened.
+    opened: u32,
     reducer: Reducer,
     ends: Now,
 }
@@ -104,7 +106,14 @@ impl Engine {
         let id = self.number();
         store.begin_cut(id, at, pattern)?;
         let ends = self.now + left.min(self.settings.longest_query);
-        self.cuts.open.insert(asker, Cut { id, reducer, ends });
+        let opened = self.moved.cut_opened();
+        let cut = Cut {
+            id,
+            opened,
+            reducer,
+            ends,
+        };
+        self.cuts.open.insert(asker, cut);
         Ok(())
     }
 
@@ -123,8 +132,10 @@ impl Engine {
                 continue;
             };
             let (to, call, at) = asker.clone();
-            let said = self.moved.as_of(store, (cut.id, at), cut.reducer, None);
+            let what = (cut.id, at, cut.opened);
+            let said = self.moved.as_of(store, what, cut.reducer, None);
             store.end_cut(cut.id);
+            self.moved.cut_closed();
             if to == self.own {
                 match said {
                     Ok(said) => self.answered(store, &to, call, Some(at), said),
@@ -155,10 +166,12 @@ impl Engine {
     }
 
     pub(super) fn end_cuts(&mut self, store: &Store, of: impl Fn(&Asker) -> bool) {
+        let moved = &mut self.moved;
         self.cuts.open.retain(|asker, cut| {
             let ends = of(asker);
             if ends {
                 store.end_cut(cut.id);
+                moved.cut_closed();
             }
             !ends
         });

@@ -24,6 +24,8 @@ pub(super) struct Chain {
     pub links: Vec<(u64, NodeId, Now)>,
     /// When they became ours; none: they are still the source's.
     pub owned: Option<Stamp>,
+    /// They have not come after all; remembered for the cuts that are open.
+    dropped: bool,
 }
 
 /// A move away from here whose items cannot be written here.
@@ -45,6 +47,9 @@ pub(super) struct Moved {
     notes: BTreeMap<Note, Now>,
     // The latest instant at which items were given up or joint writes made here.
     decided: Stamp,
+    // While cuts are open: by which chains a key came before the one that its tag names.
+    open_cuts: usize,
+    past: HashMap<Box<str>, Vec<u32>>,
 }
 
 impl Moved {
@@ -62,7 +67,11 @@ impl Moved {
     /// Opens a chain: what comes by it is not ours yet.
     pub fn open(&mut self, links: Vec<(u64, NodeId, Now)>) -> u32 {
         self.last_chain += 1;
-        let chain = Chain { links, owned: None };
+        let chain = Chain {
+            links,
+            owned: None,
+            dropped: false,
+        };
         self.chains.insert(self.last_chain, chain);
         self.last_chain
     }
@@ -70,10 +79,39 @@ impl Moved {
     /// The item with that key has come by the chain.
     pub fn tag(&mut self, key: &str, chain: u32) {
         match self.tags.get_mut(key) {
-            Some(tag) => *tag = chain,
+            Some(tag) => {
+                let before = std::mem::replace(tag, chain);
+                if self.open_cuts > 0 && before != chain {
+                    self.past.entry(key.into()).or_default().push(before);
+                }
+            }
             None => {
                 self.tags.insert(key.into(), chain);
             }
+        }
+    }
+
+    fn untag(&mut self, key: &str) {
+        if let Some((key, before)) = self.tags.remove_entry(key) {
+            if self.open_cuts > 0 {
+                self.past.entry(key).or_default().push(before);
+            }
+        }
+    }
+
+    /// A cut has been opened; what comes by later chains is not in it.
+    pub fn cut_opened(&mut self) -> u32 {
+        self.open_cuts += 1;
+        self.last_chain
+    }
+
+    /// A cut has been closed.
+    pub fn cut_closed(&mut self) {
+        self.open_cuts -= 1;
+        if self.open_cuts == 0 {
+            self.past = HashMap::new();
+            self.chains
+                .retain(|_, chain| chain.owned.is_some() || !chain.dropped);
         }
     }
 
@@ -102,8 +140,18 @@ impl Moved {
 
     /// The items have not come after all, or have been withdrawn.
     pub fn drop_chains(&mut self, chains: &BTreeSet<u32>) {
-        self.tags.retain(|_, tag| !chains.contains(tag));
-        self.chains.retain(|number, _| !chains.contains(number));
+        let tags = self.tags.iter().filter(|(_, tag)| chains.contains(tag));
+        let keys: Vec<Box<str>> = tags.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.untag(&key);
+        }
+        for number in chains {
+            if self.open_cuts == 0 {
+                self.chains.remove(number);
+            } else if let Some(chain) = self.chains.get_mut(number) {
+                chain.dropped = true;
+            }
+        }
     }
 
     // --- at the source
@@ -144,8 +192,12 @@ impl Moved {
     pub fn give(&mut self, move_id: u64, cargo: Vec<Vec<u8>>) {
         if let Some(leaving) = self.leaving.get_mut(&move_id) {
             leaving.given = Some(cargo);
-            for key in &leaving.keys {
-                self.tags.remove(key);
+            let keys = std::mem::take(&mut leaving.keys);
+            for key in &keys {
+                self.untag(key);
+            }
+            if let Some(leaving) = self.leaving.get_mut(&move_id) {
+                leaving.keys = keys;
             }
         }
     }
@@ -317,14 +369,18 @@ impl Moved {
     pub fn as_of(
         &self,
         store: &Store,
-        (cut, at): (u64, Stamp),
+        (cut, at, opened): (u64, Stamp, u32),
         reducer: Reducer,
         until: Option<Until<'_>>,
     ) -> Result<Contribution, Error> {
         let mut said = Contribution::new(reducer);
         let node = store.node();
         store.scan_cut(cut, until, |item| {
-            let chain = self.tags.get(item.key).and_then(|t| self.chains.get(t));
+            // What the cut shows is from the life that the item had when the cut was opened.
+            let past = self.past.get(item.key).into_iter().flatten();
+            let lives = past.chain(self.tags.get(item.key)).copied();
+            let chain = lives.filter(|&life| life <= opened).max();
+            let chain = chain.and_then(|life| self.chains.get(&life));
             if chain.is_none_or(|chain| chain.owned.is_some_and(|owned| owned <= at)) {
                 said.settled.add(item, node);
             }

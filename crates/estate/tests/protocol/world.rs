@@ -35,11 +35,6 @@ impl Rng {
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        let at = usize::try_from(self.below(of.len() as u64)).unwrap();
-        of[at]
-    }
 }
 
 /// What the network does to messages.
@@ -160,10 +155,6 @@ impl World {
     fn plan(&mut self, after: Duration, due: Due) {
         self.sent += 1;
         self.queue.insert((self.now + after, self.sent), due);
-    }
-
-    pub fn at(&self, name: &str) -> usize {
-        self.hosts.iter().position(|h| *h.id.name == *name).unwrap()
     }
 
     fn index(&self, id: &NodeId) -> Option<usize> {
