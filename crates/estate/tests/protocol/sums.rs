@@ -107,7 +107,7 @@ fn cached_sums_count_each_item_once_during_moves() {
 #[test]
 fn snapshot_sums_count_each_item_once_during_moves() {
     let (mut complete, mut moved) = (0, 0);
-    for seed in seeds(150) {
+    for seed in seeds(60) {
         let (c, m) = run(seed, flowferry_estate::Consistency::Snapshot);
         complete += c;
         moved += m;
