@@ -50,7 +50,9 @@ impl Cluster {
         for at in 0..count {
             for other in 0..count {
                 let id = cluster.members[other].id.clone();
-                cluster.call(at, |engine, store, now| ((), engine.joined(store, &id, now)));
+                cluster.call(at, |engine, store, now| {
+                    ((), engine.joined(store, &id, now))
+                });
             }
         }
         cluster
@@ -112,7 +114,9 @@ fn one_key() {
     const ROUNDS: u32 = 20_000;
     cluster.idle();
     for _ in 0..ROUNDS {
-        cluster.call(0, |e, s, now| e.ask(s, query(Pattern::exact("packets")), now));
+        cluster.call(0, |e, s, now| {
+            e.ask(s, query(Pattern::exact("packets")), now)
+        });
         cluster.run();
     }
     assert_eq!(cluster.reads, ROUNDS as usize);

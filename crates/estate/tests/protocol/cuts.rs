@@ -52,16 +52,24 @@ fn sums(seed: u64, consistency: Consistency) -> (Vec<i64>, usize) {
     }
     world.run_for(Duration::from_secs(30));
     let views = calls.iter().filter_map(|&(at, call)| {
-        let result = world.result_of_read(at, call).expect("ended by its time-out");
+        let result = world
+            .result_of_read(at, call)
+            .expect("ended by its time-out");
         result.as_ref().ok().and_then(|view| view.value.clone())
     });
     let sums = views.map(|value| match value {
         Value::Int(sum) => sum,
         other => panic!("{other:?}"),
     });
-    let joined = world.joined.values().filter(|result| result.is_ok()).count();
+    let joined = world
+        .joined
+        .values()
+        .filter(|result| result.is_ok())
+        .count();
     // Whatever was decided was decided for both.
-    let total: i64 = (0..3).map(|at| world.store(at).add(&format!("account/{at}"), 0).unwrap()).sum();
+    let total: i64 = (0..3)
+        .map(|at| world.store(at).add(&format!("account/{at}"), 0).unwrap())
+        .sum();
     assert_eq!(total, 3 * EACH, "seed {seed}");
     (sums.collect(), joined)
 }
@@ -77,7 +85,10 @@ fn transfers_leave_the_sum_of_every_snapshot_unchanged() {
         reads += sums.len();
         transfers += joined;
     }
-    assert!(reads > 20 && transfers > 20, "{reads} reads, {transfers} parts");
+    assert!(
+        reads > 20 && transfers > 20,
+        "{reads} reads, {transfers} parts"
+    );
 }
 
 /// What a snapshot is for: asking everybody now sees transfers half done.
@@ -96,7 +107,8 @@ fn a_joint_write_is_made_at_all_or_at_none() {
     let good = world.with_engine(0, |e, s, now| e.joint(s, 1, &["b"], part("n"), time, now));
     let bad = world.with_engine(1, |e, s, now| e.joint(s, 1, &["a"], part("n"), time, now));
     world.run_for(Duration::from_secs(1));
-    let of = |world: &World, at: usize, call| world.joined[&(world.hosts[at].id.clone(), call)].clone();
+    let of =
+        |world: &World, at: usize, call| world.joined[&(world.hosts[at].id.clone(), call)].clone();
     let error = of(&world, 0, good).unwrap_err().to_string();
     assert!(error.contains("not made at any member"), "{error}");
     assert!(of(&world, 1, bad).unwrap_err().to_string().contains("str"));
@@ -111,7 +123,9 @@ fn a_joint_write_is_made_at_all_or_at_none() {
 fn an_undecided_write_makes_snapshots_wait() {
     let mut world = World::new(&NAMES, 1, Weather::FAIR);
     let write = vec![Write::Set("x".into(), Value::Int(1))];
-    world.with_engine(1, |e, s, now| e.joint(s, 1, &["a"], write, Duration::from_secs(9), now));
+    world.with_engine(1, |e, s, now| {
+        e.joint(s, 1, &["a"], write, Duration::from_secs(9), now)
+    });
     world.run_for(10 * MS);
     let mut query = Query::new(Pattern::exact("x"), Reducer::Count);
     query.consistency = Consistency::Snapshot;

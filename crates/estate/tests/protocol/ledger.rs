@@ -64,7 +64,9 @@ impl Ledger {
             Ok(value) => {
                 let wanted = entry.value + 1;
                 let fine = value == wanted
-                    || entry.floor.is_some_and(|floor| (floor + 1..=wanted).contains(&value));
+                    || entry
+                        .floor
+                        .is_some_and(|floor| (floor + 1..=wanted).contains(&value));
                 if !fine {
                     return Err(format!("{key} is {value} at {at}, not {wanted}"));
                 }
@@ -103,7 +105,9 @@ impl Ledger {
                         return Err(format!("{key} is {value:?} at {at}"));
                     };
                     let fine = value == entry.value
-                        || entry.floor.is_some_and(|floor| (floor..=entry.value).contains(&value));
+                        || entry
+                            .floor
+                            .is_some_and(|floor| (floor..=entry.value).contains(&value));
                     if !fine {
                         return Err(format!(
                             "{key} is {value} at {at}, {} was acknowledged",

@@ -102,7 +102,9 @@ fn a_read_changes_nothing() {
             let store = world.store(at);
             let node = store.node().clone();
             store
-                .scan(&Pattern::all(), None, |item| all.push(item.to_item(node.clone())))
+                .scan(&Pattern::all(), None, |item| {
+                    all.push(item.to_item(node.clone()))
+                })
                 .unwrap();
             all.sort_by(|a, b| (&a.node, &a.key).cmp(&(&b.node, &b.key)));
         }
@@ -137,7 +139,10 @@ fn types_that_do_not_go_together_are_named() {
     );
     world.store(2).set("n", 1.5_f64).unwrap();
     let error = ask(&mut world, 0, sum("n")).unwrap_err().to_string();
-    assert!(error.contains("node a") && error.contains("node c"), "{error}");
+    assert!(
+        error.contains("node a") && error.contains("node c"),
+        "{error}"
+    );
     world.store(2).set("n", i64::MAX).unwrap();
     let error = ask(&mut world, 0, sum("n")).unwrap_err().to_string();
     assert!(error.contains("i64"), "{error}");

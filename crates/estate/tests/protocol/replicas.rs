@@ -58,7 +58,11 @@ fn connected_it_is_never_staler_than_promised() {
                 _ => -1,
             };
             let wanted = known.map_or(-1, |(_, value)| *value);
-            assert!(value >= wanted, "seed {seed}: {value}, {wanted} {:?} ago", view.oldest);
+            assert!(
+                value >= wanted,
+                "seed {seed}: {value}, {wanted} {:?} ago",
+                view.oldest
+            );
             fresh += i64::from(history.last().is_some_and(|(_, last)| value == *last));
         }
         assert!(hits == 400, "seed {seed}: {hits} of 400 reads");
@@ -84,7 +88,11 @@ fn cut_off_it_says_how_stale_it_is() {
     world.run_for(500 * MS);
     let replicas = world.hosts[0].engine.replicas();
     let pattern = Pattern::exact("n");
-    assert!(replicas.read(&pattern, Reducer::Sum, max_age, world.now).is_none());
+    assert!(
+        replicas
+            .read(&pattern, Reducer::Sum, max_age, world.now)
+            .is_none()
+    );
     // With more patience it will do, and says its age.
     let view = replicas
         .read(&pattern, Reducer::Sum, Duration::from_secs(5), world.now)
@@ -102,7 +110,11 @@ fn cut_off_it_says_how_stale_it_is() {
     assert!(view.oldest.unwrap() >= 600 * MS);
     world.heal(0, 1);
     world.run_for(100 * MS);
-    assert!(replicas.read(&pattern, Reducer::Sum, max_age, world.now).is_some());
+    assert!(
+        replicas
+            .read(&pattern, Reducer::Sum, max_age, world.now)
+            .is_some()
+    );
 }
 
 #[test]

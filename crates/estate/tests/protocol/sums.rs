@@ -68,13 +68,19 @@ fn run(seed: u64, consistency: flowferry_estate::Consistency) -> (u64, u64) {
     world.run_for(Duration::from_secs(3));
     let mut complete = 0;
     for &(at, call) in &calls {
-        if let Ok(view) = world.result_of_read(at, call).expect("ended by its time-out") {
+        if let Ok(view) = world
+            .result_of_read(at, call)
+            .expect("ended by its time-out")
+        {
             complete += 1;
             let Some(Value::Int(sum)) = view.value else {
                 panic!("seed {seed}: {view:?}")
             };
             let twice_or_missed = format!("{:b}", sum ^ TOTAL);
-            assert_eq!(sum, TOTAL, "seed {seed} {call:?} at {at}: {twice_or_missed}");
+            assert_eq!(
+                sum, TOTAL,
+                "seed {seed} {call:?} at {at}: {twice_or_missed}"
+            );
         }
     }
     let moved = world.taken.values().filter(|taken| taken.is_ok()).count() as u64;
@@ -89,7 +95,10 @@ fn live_sums_count_each_item_once_during_moves() {
         complete += c;
         moved += m;
     }
-    assert!(complete > 20 && moved > 20, "{complete} reads, {moved} moves");
+    assert!(
+        complete > 20 && moved > 20,
+        "{complete} reads, {moved} moves"
+    );
 }
 
 #[test]
@@ -101,7 +110,10 @@ fn cached_sums_count_each_item_once_during_moves() {
         complete += c;
         moved += m;
     }
-    assert!(complete > 20 && moved > 20, "{complete} reads, {moved} moves");
+    assert!(
+        complete > 20 && moved > 20,
+        "{complete} reads, {moved} moves"
+    );
 }
 
 #[test]
@@ -112,5 +124,8 @@ fn snapshot_sums_count_each_item_once_during_moves() {
         complete += c;
         moved += m;
     }
-    assert!(complete > 20 && moved > 20, "{complete} reads, {moved} moves");
+    assert!(
+        complete > 20 && moved > 20,
+        "{complete} reads, {moved} moves"
+    );
 }

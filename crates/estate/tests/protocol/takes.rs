@@ -109,11 +109,13 @@ fn a_move_keeps_every_acknowledged_write() {
             for weather in [Weather::FAIR, Weather::FOUL] {
                 let mut run = Run::new(seed, weather, pre_copy, Fault::None);
                 while run.world.result_of_take(1, run.call).is_none() {
-                    run.step().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                    run.step()
+                        .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
                 }
                 let taken = run.world.result_of_take(1, run.call).unwrap().clone();
                 assert_eq!(taken.unwrap().items, COUNT as u64, "seed {seed}");
-                run.settle().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                run.settle()
+                    .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
                 for key in run.ledger.keys() {
                     assert_eq!(run.ledger.home(&key), 1, "seed {seed}");
                 }
@@ -258,10 +260,17 @@ fn an_aborted_move_leaves_everything_and_can_be_tried_again() {
     for _ in 0..3 {
         run.step().unwrap();
     }
-    let was = run.world.with_engine(1, |e, s, now| e.abort_take(s, 7, now));
+    let was = run
+        .world
+        .with_engine(1, |e, s, now| e.abort_take(s, 7, now));
     assert!(was);
     run.settle().unwrap();
-    let error = run.world.result_of_take(1, run.call).unwrap().clone().unwrap_err();
+    let error = run
+        .world
+        .result_of_take(1, run.call)
+        .unwrap()
+        .clone()
+        .unwrap_err();
     assert!(error.to_string().contains("stay there"), "{error}");
     assert_eq!(run.ledger.home("flow:0/n"), 0);
     let again = take(&mut run.world, 1, 0, 7, flows(COUNT), true);

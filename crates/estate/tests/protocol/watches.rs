@@ -70,7 +70,10 @@ fn the_last_state_of_every_item_arrives() {
 fn a_move_is_no_change() {
     let mut world = World::new(&["a", "b", "c"], 1, Weather::FAIR);
     for index in 0..10 {
-        world.store(1).set(&format!("flow:{index}/n"), index).unwrap();
+        world
+            .store(1)
+            .set(&format!("flow:{index}/n"), index)
+            .unwrap();
     }
     let pattern = Pattern::glob("flow:*").unwrap();
     world.with_engine(0, |e, s, now| e.watch(s, pattern, now));
@@ -82,7 +85,9 @@ fn a_move_is_no_change() {
     assert_eq!(world.store(2).memory().items, 10);
     let changes = |world: &World| {
         let events = world.events.iter();
-        events.filter(|(_, e)| matches!(e, Event::Changed { .. })).count()
+        events
+            .filter(|(_, e)| matches!(e, Event::Changed { .. }))
+            .count()
     };
     assert_eq!(changes(&world), 0);
     world.store(2).add("flow:3/n", 1).unwrap();

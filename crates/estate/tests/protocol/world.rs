@@ -149,7 +149,13 @@ impl World {
         for other in 0..self.hosts.len() {
             if other != at && self.hosts[other].alive && self.is_linked(at, other) {
                 let (mine, theirs) = (self.hosts[at].id.clone(), self.hosts[other].id.clone());
-                self.plan(after, Due::Joined { at: other, who: mine });
+                self.plan(
+                    after,
+                    Due::Joined {
+                        at: other,
+                        who: mine,
+                    },
+                );
                 self.plan(after, Due::Joined { at, who: theirs });
             }
         }
@@ -258,7 +264,10 @@ impl World {
             self.tick();
         }
         let first = self.queue.first_entry();
-        if first.as_ref().is_some_and(|entry| entry.key().0 <= self.now) {
+        if first
+            .as_ref()
+            .is_some_and(|entry| entry.key().0 <= self.now)
+        {
             match first.unwrap().remove() {
                 Due::Packet(packet) => self.deliver(&packet),
                 Due::Joined { at, who } if self.hosts[at].alive => {
@@ -271,7 +280,10 @@ impl World {
             }
         } else {
             self.idle += 1;
-            assert!(self.idle < 100, "an engine asks for the time again and again");
+            assert!(
+                self.idle < 100,
+                "an engine asks for the time again and again"
+            );
             for at in 0..self.hosts.len() {
                 let due = self.hosts[at].engine.next_due();
                 if self.hosts[at].alive && due.is_some_and(|due| due <= self.now) {
@@ -332,7 +344,10 @@ impl World {
     /// The same name, without memory.
     pub fn restart(&mut self, at: usize) {
         assert!(!self.hosts[at].alive);
-        let (name, incarnation) = (self.hosts[at].id.name.clone(), self.hosts[at].id.incarnation);
+        let (name, incarnation) = (
+            self.hosts[at].id.name.clone(),
+            self.hosts[at].id.incarnation,
+        );
         let skew = self.hosts[at].skew_ms;
         self.hosts[at] = host(&name, incarnation + 1, &self.settings, skew);
         self.tick();
@@ -391,6 +406,8 @@ fn host(name: &str, incarnation: u64, settings: &Settings, skew_ms: u64) -> Host
 /// How many seeds a test runs: `FLOWFERRY_SEEDS` for a soak.
 pub fn seeds(usual: u64) -> std::ops::Range<u64> {
     let given = std::env::var("FLOWFERRY_SEEDS").ok();
-    let count = given.map_or(usual, |text| text.parse().expect("FLOWFERRY_SEEDS is a number"));
+    let count = given.map_or(usual, |text| {
+        text.parse().expect("FLOWFERRY_SEEDS is a number")
+    });
     0..count
 }
