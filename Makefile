@@ -35,7 +35,8 @@ test: setup ## format check, lints, types, unit, property and system tests
 soak: setup ## long repeats and fuzzing
 	@setup/stages.sh \
 	  soak "$(BIN)/pytest -m soak tests" \
-	  fuzz "for target in wire hsl_key hsl_match estate_frame; do fuzz/run $$target 60 || exit 1; done"
+	  estate "FLOWFERRY_SEEDS=100000 cargo test --release -p flowferry-estate --test protocol takes && FLOWFERRY_SEEDS=1000 cargo test --release -p flowferry-estate --test protocol -- --skip takes" \
+	  fuzz "for target in wire hsl_key hsl_match estate_message estate_frame; do fuzz/run $$target 60 || exit 1; done"
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)

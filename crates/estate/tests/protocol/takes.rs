@@ -315,3 +315,11 @@ fn deleted_meanwhile_it_does_not_come_back() {
     assert_eq!(b.get("flow:2/late"), Some(Value::from("new")));
     assert_eq!(world.store(0).memory().items, 0);
 }
+
+#[test]
+fn nobody_of_that_name_is_an_error_at_once() {
+    let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings());
+    let call = world.with_engine(1, |e, s, now| e.take(s, flows(1), "x", 1, true, now));
+    let error = world.result_of_take(1, call).unwrap().clone().unwrap_err();
+    assert!(error.to_string().contains("a, b"), "{error}");
+}
