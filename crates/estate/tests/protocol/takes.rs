@@ -146,7 +146,7 @@ enum Disturbance {
 }
 
 fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<bool, String> {
-    let mut run = Run::new(seed, Weather::FAIR, seed % 2 == 0, Fault::None);
+    let mut run = Run::new(seed, Weather::FAIR, seed.is_multiple_of(2), Fault::None);
     for _ in 0..at_step {
         if run.world.result_of_take(1, run.call).is_some() && run.world.next_due().is_none() {
             return Ok(false);
@@ -214,7 +214,7 @@ fn a_crash_at_any_step_leaves_one_owner() {
 #[test]
 fn crashes_in_any_weather_leave_one_owner() {
     for seed in seeds(200) {
-        let mut run = Run::new(seed, Weather::FOUL, seed % 2 == 0, Fault::None);
+        let mut run = Run::new(seed, Weather::FOUL, seed.is_multiple_of(2), Fault::None);
         let steps = run.world.rng.below(60);
         let fail = |why: String| -> () { panic!("seed {seed}: {why}") };
         for _ in 0..steps {
