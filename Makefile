@@ -34,7 +34,8 @@ test: setup ## format check, lints, types, unit, property and system tests
 
 soak: setup ## long repeats and fuzzing, as many as tests/soak.py says; about an hour
 	@setup/stages.sh \
-	  soak "$(BIN)/pytest -m soak -rA --durations=0 tests"
+	  soak "$(BIN)/pytest -m soak -rA --durations=0 tests" \
+	  estate "FLOWFERRY_SEEDS=100000 cargo test --release -p flowferry-estate --test protocol takes && FLOWFERRY_SEEDS=1000 cargo test --release -p flowferry-estate --test protocol -- --skip takes"
 
 bench: setup ## an experiment: make bench NAME=...
 	@$(BIN)/flowferry bench $(NAME)

@@ -92,10 +92,9 @@ impl Moved {
     }
 
     fn untag(&mut self, key: &str) {
-        if let Some((key, before)) = self.tags.remove_entry(key) {
-            if self.open_cuts > 0 {
-                self.past.entry(key).or_default().push(before);
-            }
+        let before = self.tags.remove_entry(key);
+        if let Some((key, before)) = before.filter(|_| self.open_cuts > 0) {
+            self.past.entry(key).or_default().push(before);
         }
     }
 

@@ -146,7 +146,7 @@ enum Disturbance {
 }
 
 fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<bool, String> {
-    let mut run = Run::new(seed, Weather::FAIR, seed % 2 == 0, Fault::None);
+    let mut run = Run::new(seed, Weather::FAIR, seed.is_multiple_of(2), Fault::None);
     for _ in 0..at_step {
         if run.world.result_of_take(1, run.call).is_some() && run.world.next_due().is_none() {
             return Ok(false);
@@ -214,7 +214,7 @@ fn a_crash_at_any_step_leaves_one_owner() {
 #[test]
 fn crashes_in_any_weather_leave_one_owner() {
     for seed in seeds(200) {
-        let mut run = Run::new(seed, Weather::FOUL, seed % 2 == 0, Fault::None);
+        let mut run = Run::new(seed, Weather::FOUL, seed.is_multiple_of(2), Fault::None);
         let steps = run.world.rng.below(60);
         let fail = |why: String| -> () { panic!("seed {seed}: {why}") };
         for _ in 0..steps {
@@ -314,4 +314,12 @@ fn deleted_meanwhile_it_does_not_come_back() {
     assert_eq!(b.get("flow:1/n"), Some(Value::Int(100)));
     assert_eq!(b.get("flow:2/late"), Some(Value::from("new")));
     assert_eq!(world.store(0).memory().items, 0);
+}
+
+#[test]
+fn nobody_of_that_name_is_an_error_at_once() {
+    let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings());
+    let call = world.with_engine(1, |e, s, now| e.take(s, flows(1), "x", 1, true, now));
+    let error = world.result_of_take(1, call).unwrap().clone().unwrap_err();
+    assert!(error.to_string().contains("a, b"), "{error}");
 }

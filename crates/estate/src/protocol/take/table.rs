@@ -168,15 +168,28 @@ pub fn transition(from: State, event: Event) -> Option<&'static Transition> {
         .find(|row| row.from == from && row.event == event)
 }
 
-/// The table as a Graphviz graph, for the documentation.
-pub fn as_dot() -> String {
-    let mut dot =
-        String::from("digraph take {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
+/// The table as docs/estate-protocol.md shows it: a picture for each side, then the rows.
+pub fn as_markdown() -> String {
+    let is_source = |state: State| state < State::Fetching;
+    let mut text = String::new();
+    for (side, source) in [("source", true), ("destination", false)] {
+        text += &format!("The {side}:\n\n```mermaid\nstateDiagram-v2\n");
+        let rows = TRANSITIONS.iter();
+        for row in rows.filter(|row| is_source(row.from) == source && row.from != row.to) {
+            text += &format!("    {:?} --> {:?}: {:?}\n", row.from, row.to, row.event);
+        }
+        text += "```\n\n";
+    }
+    text += "| state | event | duty | next state |\n|---|---|---|---|\n";
     for row in TRANSITIONS {
-        dot += &format!(
-            "  {:?} -> {:?} [label=\"{:?}\\n{:?}\"];\n",
-            row.from, row.to, row.event, row.duty
+        let duty = match row.duty {
+            Duty::None => String::new(),
+            duty => format!("{duty:?}"),
+        };
+        text += &format!(
+            "| {:?} | {:?} | {duty} | {:?} |\n",
+            row.from, row.event, row.to
         );
     }
-    dot + "}\n"
+    text
 }
