@@ -35,12 +35,16 @@ def room(frames: int = RECOMMENDED) -> Iterator[None]:
         text=True,
         start_new_session=True,  # Ctrl-C is for us
     )
+    raised = False
     try:
         assert keeper.stdout is not None
-        assert keeper.stdout.readline() == "raised\n"
+        raised = keeper.stdout.readline() == "raised\n"
+        assert raised
         assert int(LIMIT.read_text()) >= frames
         yield
     finally:
+        if not raised:  # it may still wait for the lock
+            keeper.terminate()
         keeper.communicate()
 
 
