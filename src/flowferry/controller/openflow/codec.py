@@ -1,7 +1,7 @@
 """The OpenFlow 1.3 messages that we send and understand (specification 1.3.5, §7).
 
 Pure: bytes in, dataclasses out, and the other way round. Written by hand, since the few messages
-are less code than a dependency's import (docs/decisions/0020). What comes from a switch is checked
+are less code than a dependency's import (docs/decisions/0023). What comes from a switch is checked
 for its lengths before it is read; a message that is malformed raises `OpenFlowError`, and one that
 we have no use for is an `Other`.
 """
