@@ -7,8 +7,8 @@
 
 use flowferry_estate::{Hold, Selection, Stamp, Store, StoreOptions, Value, ValueRef};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What one key can be asked, and what it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +103,10 @@ fn linearisable(history: &[Operation]) -> bool {
 fn record(threads: usize, rounds: usize, seed: u64) -> Vec<Operation> {
     let store = Arc::new(Store::new(StoreOptions::named("n")));
     let time = Arc::new(AtomicU64::new(0));
-    let barrier = Arc::new(Barrier::new(threads));
+    let here = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..threads)
         .map(|thread| {
-            let (store, time, barrier) = (store.clone(), time.clone(), barrier.clone());
+            let (store, time, here) = (store.clone(), time.clone(), here.clone());
             std::thread::spawn(move || {
                 let handle = store.handle("k").unwrap();
                 let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (thread as u64 + 1);
@@ -116,7 +116,11 @@ fn record(threads: usize, rounds: usize, seed: u64) -> Vec<Operation> {
                     dice ^= dice << 17;
                     dice % sides
                 };
-                barrier.wait();
+                // Spinning: a thread that is woken comes when the others are done already.
+                here.fetch_add(1, Ordering::SeqCst);
+                while here.load(Ordering::SeqCst) < threads {
+                    std::thread::yield_now();
+                }
                 (0..rounds)
                     .map(|n| {
                         let (kind, delta) = (throw(16), throw(9) as i64 - 4);
