@@ -211,7 +211,8 @@ fn histories_overlap_at_all() {
             history.iter().any(|other| meanwhile(&other))
         })
     };
-    assert!((0..300).any(|seed| overlaps(&record(3, 40, seed))));
+    // The first few do, unless all CPUs are busy with something else.
+    assert!((0..100_000).any(|seed| overlaps(&record(3, 40, seed))));
 }
 
 fn done(call: Call, called: u64, returned: u64) -> Operation {
