@@ -81,6 +81,8 @@ def test_the_list_names_every_experiment() -> None:
     assert [line.split()[0] for line in done.output.splitlines()] == [
         "passthrough",
         "capture",
+        "handover",
+        "fence",
         "state",
         "probe",
     ]
