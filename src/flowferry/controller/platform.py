@@ -1,5 +1,6 @@
 """A testbed made into a deployment: an agent before each instance, a controller of the switches."""
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,6 +17,9 @@ from flowferry.hsl.wiring import config_for as agent_config_for
 from flowferry.testbed import Testbed
 from flowferry.testbed.entries import COOKIE as STATIC
 from flowferry.testbed.process import TOKEN
+
+#: Seconds for the switches to connect and to be given their entries.
+PATIENCE = 30.0
 
 
 class Platform:
@@ -107,18 +111,15 @@ class Platform:
         return self
 
     def _await_switches(self) -> None:
-        """Until every switch has its entries; the event stream says when to look."""
+        """Until every switch has its entries. Raises `ControllerError` if one does not get them."""
         client, wanted = self.client, len(self.bed.switches)
-        events = client.events()
-        try:
-            while sum(bool(switch["ready"]) for switch in client.switches()) < wanted:
-                next(events)
-        except StopIteration:
-            raise ControllerError(
-                f"the controller ended before the switches were ready; see {self.controller.log}"
-            ) from None
-        finally:
-            events.close()  # type: ignore[attr-defined]
+        deadline = time.monotonic() + PATIENCE
+        while sum(bool(switch["ready"]) for switch in client.switches()) < wanted:
+            if time.monotonic() > deadline:
+                raise ControllerError(
+                    f"a switch has not got its entries in {PATIENCE:g} s; see {self.controller.log}"
+                )
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         """Start all."""
