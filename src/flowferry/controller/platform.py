@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -133,12 +132,3 @@ class Platform:
     ) -> None:
         """End all, the controller first."""
         self._stack.close()
-
-
-def describe(platform: Platform) -> dict[str, Any]:
-    """For people and programs: the URL, and each agent's socket."""
-    return {
-        "controller": platform.controller.url,
-        "agents": {name: agent.config.socket for name, agent in platform.agents.items()},
-        "keys": [asdict(key) for key in platform.keys],
-    }
