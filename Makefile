@@ -32,7 +32,7 @@ test: setup ## format check, lints, types, unit, property and system tests
 	  unit "$(BIN)/pytest -m 'not soak' --doctest-modules src tests --ignore=tests/system" \
 	  system "$(BIN)/pytest -m 'not soak' tests/system"
 
-soak: setup ## long repeats and fuzzing, as many as tests/soak.py says; about an hour
+soak: setup ## long repeats and fuzzing, as many as tests/soak.py says: hours
 	@setup/stages.sh \
 	  soak "$(BIN)/pytest -m soak -rA --durations=0 tests" \
 	  estate "FLOWFERRY_SEEDS=100000 cargo test --release -p flowferry-estate --test protocol takes && FLOWFERRY_SEEDS=1000 cargo test --release -p flowferry-estate --test protocol -- --skip takes"

@@ -1,4 +1,4 @@
-"""How often the soak repeats what chance decides: about an hour for `make soak`, on two CPUs."""
+"""How often the soak repeats what chance decides in `make soak`."""
 
 #: Captures under traffic, of 1, 2, 3, … milliseconds, in each case of the order tests.
 CAPTURES = 200
