@@ -161,6 +161,7 @@ pub struct Agent {
     started_ns: u64,
     captured: [u64; 2],
     flights: [Flight; 2],
+    burst: u64,
     lost: u64,
     /// Markers that came in on another side than they were signed for.
     misplaced: u64,
@@ -183,11 +184,12 @@ pub fn run(
     stop: Arc<AtomicBool>,
     ready: impl FnOnce(),
 ) -> Result<Value, AgentError> {
+    let burst = packets::burst();
     if let Some(name) = &config.netns {
         enter(name)?;
     }
     prefer_this_thread();
-    let mut agent = Agent::start(config)?;
+    let mut agent = Agent::start(config, burst)?;
     keep_only_needed_rights()?;
     ready();
     agent.serve(&stop)?;
@@ -271,7 +273,8 @@ fn read_keys(config: &Config) -> Result<Option<KeyRing>, AgentError> {
 
 impl Agent {
     /// Attach, take over what an earlier agent left, and open the command socket.
-    pub fn start(config: Config) -> Result<Agent, AgentError> {
+    /// At most `burst` frames written on a side may wait for their second pass.
+    pub fn start(config: Config, burst: u64) -> Result<Agent, AgentError> {
         let wiring = config.wiring().map_err(AgentError::Config)?;
         let mut endpoint = Endpoint::new(config.buffer_bytes);
         let mut handovers = Handovers::new(settings(&config));
@@ -339,6 +342,7 @@ impl Agent {
             started_ns,
             captured: [0; 2],
             flights: [Flight::default(); 2],
+            burst,
             lost: 0,
             misplaced: 0,
             took_over: None,

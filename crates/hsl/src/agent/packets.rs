@@ -20,15 +20,24 @@ const READ_BATCH: usize = 1024;
 /// Frames written before the loop looks at anything else; few, so that a flow's last packets are
 /// followed at once by those captured meanwhile, until there are none.
 const WRITE_BATCH: usize = 128;
-/// Frames written that may wait for their second pass. Whatever is behind the function may have to
-/// queue where they do: a quarter of `netdev_max_backlog` (1,000) leaves room for that.
-const BURST: u64 = 256;
+/// The kernel's own limit of a CPU's receive queue (`net.core.netdev_max_backlog`).
+const BACKLOG: u64 = 1_000;
 /// Frames that wait for longer than this have gone.
 const BURST_NS: u64 = 5_000_000;
 /// How often a reader that is to stall does.
 const STALL_EVERY_NS: u64 = 500_000_000;
 /// How long to wait for room.
 const NAP: Duration = Duration::from_micros(20);
+
+/// Frames written that may wait for their second pass. Whatever is behind the function may have to
+/// queue where they do: a quarter of a CPU's queue leaves room for that. Where packets are steered
+/// to another CPU, a larger queue lets the agent write on while that one is busy with other things.
+/// The limit is the machine's and can be read in its first network namespace only.
+pub(super) fn burst() -> u64 {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/netdev_max_backlog");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(BACKLOG).max(4) / 4
+}
 
 impl Agent {
     /// Take captured frames off one TAP.
@@ -145,7 +154,7 @@ impl Agent {
         if flight.written < passed || time - flight.since_ns > BURST_NS {
             flight.written = passed;
         }
-        Ok(BURST.saturating_sub(flight.written - passed) as usize)
+        Ok(self.burst.saturating_sub(flight.written - passed) as usize)
     }
 
     /// Write one packet to the function, waiting for room in the kernel's queue.
