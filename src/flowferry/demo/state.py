@@ -52,6 +52,7 @@ class State:
                         *("--listen", f"{instance.mgmt_ip}:{PORT}", "--rate", str(RATE)),
                         *("--export", export, "--import", take, "--staging", str(self._scratch)),
                     ],
+                    stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
                 )
