@@ -5,11 +5,14 @@ mod frames;
 mod rig;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
+use std::os::fd::AsFd;
 
 use flowferry_hsl::endpoint::Treatment;
 use flowferry_hsl::key::{Key, Parsed, Side};
 use flowferry_hsl::matching::Match;
 use flowferry_hsl::shim::Write;
+use flowferry_hsl::shim::batch::read_all;
 use flowferry_hsl::shim::shared::{Count, Recent};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -345,4 +348,21 @@ fn packets_of_one_tick_are_found_in_their_slot() {
             .sum();
         assert_eq!(flow.packets + waiting, 3, "{key:?}");
     }
+}
+
+#[test]
+fn a_table_of_many_batches_is_read_whole_and_each_entry_once() {
+    let mut rig = Rig::new();
+    let mut put = HashSet::new();
+    for number in 0..20_000u16 {
+        let frame = frames::frame(&[], 4, 17, (1, number), (2, 7));
+        let key = Key::parse(&frame, Side::Upstream).expect("a frame").key;
+        rig.counts.insert(key, Count::default(), 0).expect("room");
+        put.insert(key);
+    }
+    let read = read_all::<Key, Count>(rig.pinned("ff_counts").fd().as_fd())
+        .expect("the kernel has batches");
+    assert_eq!(read.len(), put.len());
+    let read: HashSet<Key> = read.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(read, put);
 }

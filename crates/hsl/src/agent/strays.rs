@@ -393,3 +393,74 @@ impl AsFd for Taker {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::endpoint::Part;
+    use crate::key::Key;
+
+    /// A sender that has sent `count` packets and ended, and the taking end, which has answered.
+    fn ended(count: usize, answers: &[u64]) -> (Sender, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let (mut taker, _) = listener.accept().expect("connected");
+        stream.set_nonblocking(true).expect("a socket");
+        let mut sender = Sender::over(stream, None);
+        let frame = [0u8; 64];
+        let key = Key::parse(&frame, Side::Upstream).expect("a header").key;
+        for _ in 0..count {
+            sender.push(Stray {
+                hold: 1,
+                key,
+                part: Part::Captured,
+                frame: frame.into(),
+            });
+        }
+        sender.flush(&mut Vec::new()).expect("room in the socket");
+        sender.end().expect("connected");
+        for answer in answers {
+            taker.write_all(&answer.to_be_bytes()).expect("open");
+        }
+        (sender, taker)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn the_last_answers_say_what_is_taken() {
+        let (mut sender, _taker) = ended(3, &[1, 3]);
+        let mut taken = Vec::new();
+        sender.await_taken(soon(), &mut taken).expect("all taken");
+        assert_eq!((taken.len(), sender.into_untaken().count()), (3, 0));
+    }
+
+    #[test]
+    fn what_a_closed_stream_no_longer_says_is_not_taken() {
+        let (mut sender, taker) = ended(3, &[2]);
+        drop(taker);
+        let mut taken = Vec::new();
+        assert!(sender.await_taken(soon(), &mut taken).is_err());
+        assert_eq!((taken.len(), sender.into_untaken().count()), (2, 1));
+    }
+
+    #[test]
+    fn a_silent_end_is_not_waited_for_beyond_the_deadline() {
+        let (mut sender, _taker) = ended(3, &[]);
+        let mut taken = Vec::new();
+        sender
+            .await_taken(Instant::now(), &mut taken)
+            .expect("no answer is no error");
+        assert_eq!((taken.len(), sender.into_untaken().count()), (0, 3));
+    }
+
+    #[test]
+    fn more_than_was_sent_cannot_be_taken() {
+        let (mut sender, _taker) = ended(3, &[4]);
+        assert!(sender.await_taken(soon(), &mut Vec::new()).is_err());
+    }
+}

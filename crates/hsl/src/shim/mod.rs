@@ -5,7 +5,7 @@
 //! only in where a packet that passes goes. Frames carry a `virtio_net_hdr` in front
 //! ([`tap::VNET_HEADER`] bytes), so that super-packets and partial checksums survive.
 
-mod batch;
+pub mod batch;
 pub mod bpf;
 pub mod control;
 pub mod shared;

@@ -71,6 +71,11 @@ impl Rig {
         }
     }
 
+    /// One of the maps once more.
+    pub fn pinned(&self, name: &str) -> MapData {
+        MapData::from_pin(self.directory.join(name)).expect("pinned by name")
+    }
+
     /// Let a frame arrive on `side`; what `ff_ingress` returns.
     pub fn arrive(&self, side: Side, frame: &[u8]) -> Result<u32, Error> {
         self.run(side, "ff_ingress", frame, 0)
