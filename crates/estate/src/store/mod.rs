@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::flow::FlowKey;
 use crate::item::{Item, ItemRef};
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::value::{Value, ValueRef};
 use crate::version::{Stamp, VectorClock};
 use parking_lot::Mutex;
@@ -161,6 +162,19 @@ impl Store {
     pub fn clock(&self) -> Stamp {
         let given = self.shards.iter().map(|shard| shard.lock().last).max();
         given.unwrap_or_default().max(self.shared.floor())
+    }
+
+    /// The greatest stamp that what matches `pattern` can have been written or removed with so far:
+    /// what was read of it depends on nothing later. For a single key it looks at one shard.
+    pub fn clock_of(&self, pattern: &Pattern) -> Stamp {
+        match pattern.as_exact() {
+            None => self.clock(),
+            Some(key) => {
+                let (shard, _) = self.place(key);
+                let given = self.shards[shard].lock().last;
+                given.max(self.shared.floor())
+            }
+        }
     }
 
     /// Something stamped so was received: every later write is stamped later.
