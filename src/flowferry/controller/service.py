@@ -23,6 +23,7 @@ from flowferry.controller.api import Metrics
 from flowferry.controller.change import Change, turned_back
 from flowferry.controller.conductor import Conductor, Failpoint
 from flowferry.controller.handover import Handover
+from flowferry.controller.losses import Losses
 from flowferry.controller.match import overlaps
 from flowferry.controller.model import BOTH_SIDES, Instance, Model, ModelError
 from flowferry.controller.openflow.channel import Channel
@@ -93,6 +94,7 @@ class Service:
             channels=self.listener.channels,
             on_message=self._message,
             on_dead=self._dead,
+            on_lost=self._lost,
             heartbeat=heartbeat,
             dead_after=dead_after,
         )
@@ -103,6 +105,7 @@ class Service:
         self._waiting: dict[int, Build] = {}
         self._resuming: set[int] = set()
         self._ends: dict[int, asyncio.Event] = {}
+        self._losses = Losses()
         self._ready = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self.watchers: set[Watcher] = set()
@@ -200,11 +203,24 @@ class Service:
 
     def _dead(self, instance: Instance, why: str) -> None:
         self.publish("instance", {"name": instance.name, "alive": False, "why": why})
+        self._losses.died(instance.id)
         for conductor in list(self._conductors.values()):
             concerned = conductor.started and instance.id in conductor.instances
             if concerned and instance.id not in conductor.dead:
                 conductor.dead.add(instance.id)
                 conductor.feed(InstanceDead(instance.id, f"instance {instance.name}: {why}"))
+
+    def _lost(self, instance: Instance, packets: int, fresh: bool, since: float) -> None:
+        """An agent has counted what was held when it, or the one before it, failed."""
+        handover = self._losses.tell(instance.id, packets, fresh, since)
+        if handover is None:
+            return
+        handover.note(f"instance {instance.name} had held {packets} packets, which are lost")
+        if not handover.is_over:
+            return self.changed(handover)
+        self.metrics.packets.labels("lost").inc(packets)
+        self.store.save_handover(Record(handover.number, True, handover.as_record()))
+        self.publish("handover", handover.as_json(self.model, timeline=False))
 
     def _engage(self, conductor: Conductor, by: int) -> None:
         engaged = self.agents.engaged
@@ -273,10 +289,14 @@ class Service:
         if self._greeting:
             self._spawn(self._launch(conductor))
         else:
-            conductor.start()
+            self._start(conductor)
 
     async def _launch(self, conductor: Conductor) -> None:
         await self.agents.refresh(conductor.instances, self._greeting)
+        self._start(conductor)
+
+    def _start(self, conductor: Conductor) -> None:
+        self._losses.begin(conductor.handover, conductor.instances)
         conductor.start()
 
     def _conduct(self, handover: Handover) -> Conductor:
@@ -394,6 +414,7 @@ class Service:
         """A strategy is done."""
         conductor = self._conductors.pop(handover.number)
         self._engage(conductor, -1)
+        self._losses.end(handover, conductor.instances, asyncio.get_running_loop().time())
         for part in handover.parts:
             self.agents.forget(conductor.plan.wire_id(part))
         self.metrics.under_way.set(len(self._conductors))
@@ -452,6 +473,7 @@ class Service:
             handover.note(f"not all switches came back within {PATIENCE:g} s")
         conductor = self._conduct(handover)
         self._resuming.discard(handover.number)
+        self._losses.begin(handover, conductor.instances)
         conductor.restore(handover.data)
 
 

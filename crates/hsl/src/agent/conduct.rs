@@ -117,9 +117,12 @@ impl Agent {
         let rejected = self.trust.as_ref().map_or(0, |trust| {
             trust.frames.rejected().map(|(_, count)| count).sum()
         });
+        let of_all = message.handover == 0; // a part's own losses are its hold's
         for tlv in &mut message.tlvs {
             if let Tlv::Counts(counts) = tlv {
-                counts.entry(Counter::LostPackets).or_insert(self.lost);
+                if of_all {
+                    counts.insert(Counter::LostPackets, self.lost);
+                }
                 counts.insert(Counter::RejectedFrames, rejected);
             }
         }

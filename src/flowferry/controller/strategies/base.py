@@ -242,6 +242,8 @@ class Report:
     captured_bytes_peak: int = 0
     stray_packets: int = 0
     lost_packets: int = 0
+    #: The same by instance, as far as the instances have said.
+    lost_of: Mapping[int, int] = field(default_factory=dict)
     #: Data packets at the controller.
     controller_packets: int = 0
     #: Markers sent.
