@@ -424,7 +424,10 @@ def test_what_an_agent_held_when_it_failed_is_a_loss_of_its_handover(
         assert handover.as_json(service.model)["lost_packets"] == 7
         assert any("had held 7 packets" in line for _, line in handover.timeline)
         assert other.as_json(service.model)["lost_packets"] == 0
-        for value in (total, total + 1):  # told again; and a loss of another kind, in the same epoch
+        for value in (
+            total,
+            total + 1,
+        ):  # told again; and a loss of another kind, in the same epoch
             beat(service, world, sealers[boot], epoch=2, lost=value)
         await service.stop()
         again = await world.up()

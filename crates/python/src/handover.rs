@@ -212,7 +212,9 @@ fn write_action(py: Python<'_>, action: Action, flush: u64) -> PyResult<Bound<'_
             phase,
             error,
         } => ("step", handover, phase.name(), error).into_bound_py_any(py),
-        Action::Survey { .. } | Action::Disown(_) => ("inside",).into_bound_py_any(py),
+        Action::Survey { .. } | Action::Own(_) | Action::Disown(_) => {
+            ("inside",).into_bound_py_any(py)
+        }
     }
 }
 

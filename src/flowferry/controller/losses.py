@@ -47,12 +47,12 @@ class Losses:
         `fresh`: another process, so whatever the strategy has heard is not among these packets.
         `since`: when the agent was last heard of before. `None`: there was no handover then.
         """
-        ended, last = self._last.get(instance, (since, None))
-        candidates = [
+        candidates: list[Handover] = [
             *self._failed.pop(instance, ()),
             *self._under_way.get(instance, ()),
-            *([last] if last is not None and ended > since else []),
         ]
+        if instance in self._last and self._last[instance][0] > since:
+            candidates.append(self._last[instance][1])
         if not candidates:
             return None
         bearer = candidates[0]

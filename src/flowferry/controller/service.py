@@ -17,10 +17,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowferry.controller import strategies
+from flowferry.controller import remainder, strategies
 from flowferry.controller.agents import Agents, Pulse
 from flowferry.controller.api import Metrics
-from flowferry.controller.change import Change, turned_back
+from flowferry.controller.change import Change
 from flowferry.controller.conductor import Conductor, Failpoint
 from flowferry.controller.handover import Handover
 from flowferry.controller.losses import Losses
@@ -247,6 +247,7 @@ class Service:
         """Work out what would change on the model as it is."""
         handover.change = change
         handover.concerns = change.concerns(self.model)
+        remainder.check(change, self.model)
         handover.parts = parts_of(self.model, change.apply(self.model), handover.group)
         if change.put:
             handover.priority, handover.rule = change.put[0].priority, change.put[0].id
@@ -362,7 +363,9 @@ class Service:
             assert handover.change is not None
             before = handover.undo.apply(self.model)
             ids = iter(lambda: self.store.next_number("rule"), 0)
-            left = turned_back(handover.change, before, handover.parts, handover.back, ids)
+            left = remainder.turned_back(
+                handover.change, before, handover.parts, handover.back, ids
+            )
             self._replace(handover, left)
         self._spawn(self._turn_back(handover, parts))
 

@@ -432,7 +432,7 @@ impl Agent {
         }
         let pending = self.endpoint.has_writes()
             || self.busy
-            || self.has_more_to_disown()
+            || self.has_more_to_account()
             || self.clients.values().any(Lines::has_more);
         let rest = match self.handovers.next_due() {
             None => REST_MS,

@@ -216,8 +216,9 @@ impl Agent {
                 return Ok(());
             }
             Command::Prepare if self.stopping.is_some() => return Ok(()),
-            // What was disowned must not count as served here by what is armed now.
-            Command::Prepare => self.disown(usize::MAX)?,
+            // What was disowned must not count as served here by what is armed now, and what was
+            // owned has to be listed.
+            Command::Prepare => self.account(usize::MAX)?,
             _ => {}
         }
         self.feed(Input::Control { side, message })

@@ -134,7 +134,10 @@ impl Handovers {
             Ok(terms) => terms,
             Err(why) => return self.refuse(id, asked, Reason::Unsupported, &why),
         };
-        let spec = terms.spec(HoldRole::Arm);
+        // Not `Arm`: all flows of a part are the source's, by the rules. One that counts as served
+        // here (its packets have once failed open; its other side is here already) would pass
+        // without its state and ahead of its strays.
+        let spec = terms.spec(HoldRole::Capture);
         let (role, other) = (terms.role, terms.other);
         if role == Role::Destination
             && let Err(refusal) = endpoint
@@ -461,7 +464,7 @@ impl Handovers {
             Command::Prepare => match error {
                 Some(error) => self.refuse(id, asked, error.reason, &error.text),
                 None => {
-                    let flows = figures::that_fit(&part.flows);
+                    let flows = figures::that_fit(part.flows.iter().map(|flow| &flow.key));
                     let whole = flows.len() == part.flows.len();
                     let mut message = self
                         .message(Command::Ack, id)

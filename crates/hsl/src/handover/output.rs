@@ -148,6 +148,8 @@ pub enum Action {
         /// Those that match are wanted; more do no harm.
         matching: Match,
     },
+    /// These flow sides are served here from now on, whether or not a packet of them comes.
+    Own(Vec<Parsed>),
     /// These flow sides are not served here any more.
     Disown(Vec<Key>),
     /// A line for the function.

@@ -265,3 +265,27 @@ fn a_plain_move_ends_with_the_flows_at_the_destination() {
     assert_eq!(world.leader.step, Lead::Done);
     assert!(world.instances[SOURCE].programs.owned().is_empty());
 }
+
+#[test]
+fn flows_that_stay_quiet_are_their_new_instances_all_the_same() {
+    let mut world = World::new(Fault::None, true);
+    for flow in 0..FLOWS {
+        world.send(flow, Side::Upstream);
+    }
+    world.run_dry().unwrap();
+    let before: Vec<_> = world.instances[SOURCE].programs.owned();
+    assert_eq!(before.len(), usize::from(FLOWS));
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    world.finish().unwrap();
+    assert_eq!(world.leader.step, Lead::Done);
+    assert!(world.instances[SOURCE].programs.owned().is_empty());
+    let mut after = world.instances[DESTINATION].programs.owned();
+    let mut before = before;
+    before.sort();
+    after.sort();
+    // As their packets came, so that a match of one direction finds them.
+    assert_eq!(after, before);
+}

@@ -213,7 +213,9 @@ impl World {
                 }
                 Action::Tell(line) => self.lines[at].push_back(line.to_json().to_string()),
                 Action::Strays { .. } | Action::Step { .. } => {}
-                Action::Survey { .. } | Action::Disown(_) => unreachable!("done inside"),
+                Action::Survey { .. } | Action::Own(_) | Action::Disown(_) => {
+                    unreachable!("done inside")
+                }
             }
         }
     }
