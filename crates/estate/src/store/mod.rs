@@ -17,6 +17,7 @@ mod record;
 mod scan;
 mod shard;
 mod shared;
+mod track;
 
 pub use handle::Handle;
 pub use hold::{Hold, Selection};
@@ -336,9 +337,7 @@ impl Store {
         let Some(record) = shard.find(hash, key).map(Record::share) else {
             return Ok(false);
         };
-        if record.has(flag::FROZEN) {
-            shard.admit(&self.shared, key, how.by)?;
-        }
+        shard.admit(&self.shared, key, how.by)?;
         let lived = !record.expired(self.now_ms());
         let stirred = match how.at {
             Some(at) => shard.unlink_at(&self.shared, hash, &record, at),
