@@ -391,6 +391,28 @@ def test_the_death_of_an_agent_is_told_once_to_whom_it_concerns(
     run(case)
 
 
+def test_an_agent_that_was_restarted_is_dead_before_it_is_heard(
+    run: Callable[[Case], None],
+) -> None:
+    """What it answers is not for the handover: it would answer for the one that has died."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        for boot in (1, 2):
+            asked = InReplyTo(Command.PREPARE, 0)
+            answer = Message(command=Command.ACK, handover=1 << 8 | 1, in_reply_to=asked)
+            sealed, _ = Sealer(KEYS, sender=2, boot=boot).seal(
+                answer, destination=bytes(6), source=bytes(6)
+            )
+            packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
+            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+        kinds = [type(event) for event in Script.made[0].events]
+        assert kinds == [Received, InstanceDead, Received]
+
+    run(case)
+
+
 def beat(service: Service, world: World, sender: Sealer, epoch: int, lost: int) -> None:
     """Instance 2's answer to a heartbeat."""
     counts = {Counter.LOST_PACKETS: lost}

@@ -38,6 +38,8 @@ from flowferry.wire import (
 LOG = logging.getLogger(__name__)
 #: Ethernet addresses mean nothing to receivers; these say in a capture who speaks.
 SOURCE = bytes.fromhex("02ff00000000")
+#: Why an agent counts as dead that answers.
+RESTARTED = "its agent failed open or was restarted"
 #: Between questions to agents that take part in nothing, in heartbeats.
 IDLE_FACTOR = 5
 
@@ -55,6 +57,8 @@ class Pulse:
     #: Questions since.
     missed: int = 0
     epoch: int | None = None
+    #: Of its process: a greater one is another process, which knows nothing of what was under way.
+    boot: int | None = None
     #: Boot and epoch of the last heartbeat's status, and when it came: `counts` are of then.
     counted: tuple[int, int | None, float] | None = None
     name: str | None = None
@@ -193,14 +197,18 @@ class Agents:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         pulse.heard, pulse.missed = asyncio.get_running_loop().time(), 0
         pulse.name = message.name or pulse.name
+        before, pulse.boot = pulse.boot, message.boot
+        if before not in (None, message.boot):
+            # Before it is heard: it would answer for the one that has died.
+            self._on_dead(instance, RESTARTED)
         if message.command is not Command.STATUS:
             return
-        before, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
+        epoch, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
         for waiting in self._refreshing:
             if instance.id in waiting:
                 waiting[instance.id].set()
-        if before is not None and before != pulse.epoch:
-            self._on_dead(instance, "its agent failed open or was restarted")
+        if epoch is not None and epoch != pulse.epoch:
+            self._on_dead(instance, RESTARTED)
         if message.counts is not None and not message.handover:
             self._count(instance, pulse, message, message.counts)
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use flowferry_wire::{Command, Counter, DEFAULT_MTU, Message, Tlv, split};
 use serde_json::json;
 
-use super::strays::Sender;
+use super::strays::{Sender, Taker};
 use super::{Agent, AgentError, Marker, now};
 use crate::handover::{Action, Input, Purpose};
 use crate::key::{Key, Parsed, Side};
@@ -50,6 +50,10 @@ impl Agent {
             Action::Connect(peer) => self.dial(peer)?,
             Action::Strays { hold, to } => {
                 self.peers.of_hold.insert(hold, to.to_string());
+            }
+            Action::HangUp(instance) => {
+                let others = |taker: &Taker| taker.from() != Some(instance);
+                self.peers.takers.retain(others);
             }
             Action::Flush { side, purpose } => self.flush(side, purpose)?,
             Action::Survey { ticket, .. } => {

@@ -159,6 +159,9 @@ impl Agent {
 
     /// Write one packet to the function, waiting for room in the kernel's queue.
     pub(super) fn write_out(&mut self, key: Key, frame: &[u8]) -> Result<(), AgentError> {
+        if self.is_late() {
+            return Ok(()); // as if it had been discarded, see below
+        }
         let mut deadline = None;
         loop {
             match self.shim.write(key.side(), frame, Write::Captured) {
