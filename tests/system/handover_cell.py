@@ -241,15 +241,18 @@ class Cell:
             return Path(f"/proc/{self._process.pid}/stat").read_text().split()[2] == "T"
         return True
 
-    def strike(self) -> None:
-        """Wait until the fault has struck, let traffic go on, and bring the victim back."""
+    def strike(self, away: int = RATE // 10) -> None:
+        """Wait until the fault has struck, let traffic go on, and bring the victim back.
+
+        `away`: packets that h1 sends while a victim is dead.
+        """
         until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
         if self._process.poll() is None:
             # The fault: longer than the heartbeat's time-out.
             self.more(int(2 * RATE * TIMEOUT_MS / 1e3))
             os.kill(self._process.pid, signal.SIGCONT)
             return
-        self.more(RATE // 10)
+        self.send(away)
         self.revive()
 
     def revive(self) -> None:
@@ -273,8 +276,7 @@ class Cell:
         until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
         fault.begin(self)
         os.kill(self._process.pid, signal.SIGCONT)
-        enough = self.echo.sent_packets + fault.lasts
-        until(lambda: self.echo.sent_packets >= enough, "traffic", seconds=20)
+        self.send(fault.lasts)
         fault.end(self)
 
     # -- afterwards ----------------------------------------------------------------------------
@@ -283,6 +285,11 @@ class Cell:
         """Let traffic flow for a while, as far as it does."""
         so_far = self.echo.arrived.packets
         until(lambda: self.echo.arrived.packets >= so_far + packets, "traffic", seconds=20)
+
+    def send(self, packets: int) -> None:
+        """Let h1 send for a while, wherever it goes."""
+        enough = self.echo.sent_packets + packets
+        until(lambda: self.echo.sent_packets >= enough, "traffic", seconds=20)
 
     def over(self) -> list[dict[str, Any]]:
         """All handovers, once they are over."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_cell import OVER, PLAYS, Cell
+from handover_cell import OVER, PLAYS, RATE, SETTLING_MS, Cell
 from handover_faults import FAULTS
 from hsl_pcap import until
 
 from flowferry.testbed import Testbed
 from handover_rows import CONTROLLER, DESTINATION, ROWS, SOURCE
+from soak import AWAY_REPEATS
 
 #: In `make test`; the others are for the soak.
 FAST = {
@@ -124,3 +125,15 @@ def test_fault(
         ended = cell.client.handover(1)
         assert ended["state"] in what.ends.get(play, OVER), ended
     what.judge(cell, judge(cell))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("_time", range(AWAY_REPEATS))
+def test_a_controller_that_is_away_for_long(testbed: Callable[..., Testbed], _time: int) -> None:
+    """It dies while a handover is called off whose state never comes; agents end that alone."""
+    bed = testbed(instances=2, steering=True, ports="afxdp-nonpmd")
+    with Cell(bed, CONTROLLER, "halting+fenced:kill", PLAYS["called_off"]) as cell:
+        cell.act()
+        cell.strike(away=8 * RATE * SETTLING_MS // 1000)
+        check(cell, exact=True)
+    judge(cell)
