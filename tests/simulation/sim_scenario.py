@@ -63,6 +63,10 @@ HARMLESS = frozenset(
 
 #: What may happen before the fault, so that it meets the way back or a restart.
 PRELUDES = ("abort", "refuse", "controller_killed", "source_killed", "destination_killed")
+#: What brings a handover to its way back, and the steps that are taken there.
+TURNS_BACK = ("abort", "abort", "refuse", "cut", "cut_for_good", "export_fails")
+WAY_BACK = ("withdrawing", "halting", "regaining", "reverting", "returning", "alone", "clearing",
+            "resuming")  # fmt: skip
 #: Rows of the controller's table, and steps of an agent's, at which a fault may come.
 STEPS = (
     *(row.name for row in TRANSITIONS),
@@ -110,8 +114,12 @@ class Scenario:
         parts = random.choice((1, 1, 1, 2, 3))
         at = random.choice((0, 5 * MS, 20 * MS, 100 * MS, 400 * MS)) * random.random()
         # A step may be overdue before its agent is taken for dead; not by bad luck with frames.
-        short = not bad and random.random() < 0.3
+        short = not bad and random.random() < 0.4
         settings = replace(SETTINGS, deadline_ms=150) if short else SETTINGS
+        step = random.choice(STEPS) if random.random() < 0.4 else None
+        prelude = random.choice(PRELUDES) if random.random() < 0.15 else "none"
+        if step is not None and step.startswith(WAY_BACK):
+            prelude = random.choice(TURNS_BACK)
         return cls(
             seed=seed,
             parts=parts,
@@ -130,8 +138,8 @@ class Scenario:
             fault_for=int(random.choice((20 * MS, 150 * MS, 2 * S)) * (0.5 + random.random())),
             fault_part=random.randint(1, parts),
             there_and_back=random.random() < 0.3,
-            fault_on=random.choice(STEPS) if random.random() < 0.4 else None,
-            prelude=random.choice(PRELUDES) if random.random() < 0.15 else "none",
+            fault_on=step,
+            prelude=prelude,
             prelude_at=int(30 * MS * random.random() ** 3),
             settings=settings,
         )

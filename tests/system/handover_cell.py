@@ -128,7 +128,7 @@ class Cell:
         self.platform = Platform(
             bed,
             function_sockets=True,
-            agent={"heartbeat_timeout_ms": TIMEOUT_MS},
+            agent={"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {},
             agents=self._own,
             settling_ms=SETTLING_MS,
             deadline_ms=2000,

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handover_cell import RATE, Cell
+from handover_cell import OVER, RATE, Cell
 from handover_rig import witnesses
 from hsl_pcap import Tcpdump, until
 from openflow_relay import PORT, Relay, as_it_comes
@@ -33,6 +33,7 @@ from handover_rows import DESTINATION, SOURCE
 FINAL = 0xFFFF_FFFF
 DEVICES = {Side.UPSTREAM: "up", Side.DOWNSTREAM: "down"}
 WAYS = ("there", "back")
+BEFORE_THE_TURN = ("waiting+prepare", "arming+armed", "listing+listed", "ready+turn")
 
 
 class Harmless:
@@ -42,9 +43,7 @@ class Harmless:
     options: Mapping[str, Any] = {"ports": "afxdp-nonpmd"}
     #: Packets each second, and packets that it lasts for.
     rate = RATE
-    lasts = 4 * RATE // 10
-    #: How the plays then end.
-    ends: Mapping[str, Sequence[str]] = {"forward": ("done",), "called_off": ("aborted",)}
+    lasts = RATE // 5
 
     def __init__(self, folder: Path) -> None:
         """`folder` is there for captures."""
@@ -59,6 +58,10 @@ class Harmless:
     def end(self, cell: Cell) -> None:
         """Nothing."""
 
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        """How a play may end in which it has come at a row."""
+        return ("done",) if play == "forward" else ("aborted",)
+
     def judge(self, cell: Cell, lost: int) -> None:
         """After the traffic has ended, with the packets that the probe misses, both ways."""
         assert (lost, cell.counted) == (0, 0)
@@ -72,7 +75,6 @@ class SwitchGone(Harmless):
     """
 
     options: Mapping[str, Any] = {"ports": "system", "apart": True}  # tcpdump sees no AF_XDP port
-    ends: Mapping[str, Sequence[str]] = {}
 
     def __init__(self, folder: Path, switch: str, how: signal.Signals) -> None:
         super().__init__(folder)
@@ -93,6 +95,11 @@ class SwitchGone(Harmless):
         else:
             os.kill(self._pid, signal.SIGCONT)
         until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
+
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        if self._how is signal.SIGSTOP or play != "forward":
+            return OVER  # it may answer in time, or not
+        return ("aborted",) if row in BEFORE_THE_TURN else ("done", "failed")
 
     def judge(self, cell: Cell, lost: int) -> None:
         vanished = {place: self._vanished(place) for place in ("ingress", "instances", "egress")}
@@ -125,13 +132,15 @@ class NetworkCut(Harmless):
     #: What gathers meanwhile goes in one burst, and the testbed's switches can take only so much.
     rate = RATE // 4
     lasts = 5 * rate // 2
-    ends: Mapping[str, Sequence[str]] = {}
 
     def begin(self, cell: Cell) -> None:
         self._set(cell, "down")
 
     def end(self, cell: Cell) -> None:
         self._set(cell, "up")
+
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        return OVER
 
     def _set(self, cell: Cell, state: str) -> None:
         def work(ipr: IPRoute) -> None:

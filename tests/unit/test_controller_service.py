@@ -43,7 +43,11 @@ from flowferry.controller.strategies.base import (
 )
 from flowferry.wire import (
     Command,
+<<<<<<< HEAD
     Counter,
+=======
+    Flags,
+>>>>>>> d85fb34 (Answer an agent that still keeps what comes when its handover is over; let simulated faults come at steps)
     InReplyTo,
     KeyRing,
     Match,
@@ -500,15 +504,22 @@ def test_an_instance_without_a_support_layer_takes_part_in_nothing(
     run(case)
 
 
-def test_an_agent_that_missed_the_end_is_given_its_peace(run: Callable[[Case], None]) -> None:
+@pytest.mark.parametrize(
+    ("says", "flags"),
+    [(Command.RELEASED, Flags.NONE), (Command.SEEN, Flags.UNFENCED | Flags.STATE_LOST)],
+)
+def test_an_agent_that_missed_the_end_is_given_its_peace(
+    run: Callable[[Case], None], says: Command, flags: Flags
+) -> None:
     async def case(world: World) -> None:
         service = await world.up()
         ask(service, "udp", 2)
         await act(service, 1, done(Script.made[0]))
         sent = len(world.switches[1].sent)
-        late = Message(command=Command.RELEASED, handover=1 << 8 | 1, counts={}, sender=2)
+        late = Message(command=says, handover=1 << 8 | 1, counts={}, sender=2)
         service._message(service.model.instances[2], late)
         ((_, answer),) = world.switches[1].sent[sent:]
-        assert Opener(KEYS, own=2).open(answer).command is Command.RELEASE
+        opened = Opener(KEYS, own=2).open(answer)
+        assert (opened.command, opened.flags) == (Command.RELEASE, flags)
 
     run(case)

@@ -43,7 +43,7 @@ from flowferry.controller.strategies.base import (
     TurnRefused,
 )
 from flowferry.controller.switchboard import Switchboard
-from flowferry.wire import Command, KeyRing, Match, Message, Side
+from flowferry.wire import Command, Flags, KeyRing, Match, Message, Side
 
 LOG = logging.getLogger(__name__)
 Build = Callable[[Model], Change]
@@ -196,9 +196,13 @@ class Service:
             Command.RELEASED: Command.RELEASE,
             Command.ABORTED: Command.RELEASE,
             Command.ABORT: Command.RELEASE,
+            # It was taken for dead, and still keeps what comes: nobody sends markers any more.
+            Command.SEEN: Command.RELEASE,
         }.get(message.command)
         if handover is not None and handover.is_over and answer is not None:
-            reply = Message(command=answer, handover=message.handover)
+            forced = message.command is Command.SEEN
+            flags = Flags.UNFENCED | Flags.STATE_LOST if forced else Flags.NONE
+            reply = Message(command=answer, handover=message.handover, flags=flags)
             self.agents.send(instance.id, None, reply)
 
     def _dead(self, instance: Instance, why: str) -> None:
