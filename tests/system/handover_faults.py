@@ -181,10 +181,10 @@ class Frames(Harmless):
         return (0.06,) if self._late else (0.0,)
 
     def end(self, cell: Cell) -> None:
+        until(lambda: self._relay.seen > self._before[0], "a control frame")
         self._relay.fate = as_it_comes
         self._relay.await_quiet()
         seen, passed = (self._relay.seen - self._before[0], self._relay.passed - self._before[1])
-        assert seen > 0
         if self._how == "doubled":
             until(lambda: replayed(cell) == seen, f"{seen} frames refused as replayed")
         elif self._how == "delayed":
