@@ -1,5 +1,6 @@
 """What a handover relies on and may lose: switches, the management network, control frames."""
 
+import itertools
 import os
 import secrets
 import signal
@@ -138,6 +139,14 @@ class NetworkCut(Harmless):
 
     def end(self, cell: Cell) -> None:
         self._set(cell, "up")
+        # Whoever is being looked up is still said to be unreachable when its time is over.
+        for one, other in itertools.permutations(cell.bed.instances, 2):
+            until(partial(self._reaches, cell, one.name, other.mgmt_ip), "an answer to a ping")
+
+    @staticmethod
+    def _reaches(cell: Cell, name: str, address: str) -> bool:
+        ping = ["ping", "-c1", "-W1", address]
+        return cell.bed.run(name, ping, check=False).returncode == 0
 
     def ends(self, play: str, row: str) -> Sequence[str]:
         return OVER
