@@ -138,7 +138,8 @@ class Cell:
         self._stack = ExitStack()
         self.play = play
         self.functions: dict[str, Function] = {}
-        self.echo = Echo(bed, flows=FLOWS, rate=RATE if fault is None else fault.rate)
+        self.rate = RATE if fault is None else fault.rate
+        self.echo = Echo(bed, flows=FLOWS, rate=self.rate)
         #: Packets lost by the agents' account, and whether none may be (`None`: the fault knows).
         self.counted: int = 0
         self.exact: bool | None = True

@@ -57,7 +57,7 @@ class Echo:
                 probe.send, h2.ip4, netns=spaces["h1"], control=self._stop, **self._request
             )
         )
-        until(lambda: self._look() and self.arrived.packets > 100, "traffic")
+        until(lambda: self._look() and self.arrived.packets > 50, "traffic")
         return self
 
     def _look(self) -> bool:

@@ -77,7 +77,7 @@ def check(cell: Cell, *, exact: bool | None) -> None:
         later = cell.client.move("udp", to, wait=True)
         assert (later["state"], later["error"]) == ("done", None), later
         assert later["lost_packets"] == 0, later
-    cell.more(300)
+    cell.more(cell.rate // 3)
     assert cell.lost() == lost_before, "a later move has lost something"
     cell.counted = lost_before
     cell.exact = exact
