@@ -201,9 +201,9 @@ class Channel:
             await self._ask(
                 codec.bundle_control(self._bundle, self._bundle, codec.BUNDLE_OPEN), self._bundle
             )
-        except SwitchError:
-            if self._writer.is_closing():
-                raise
+        except SwitchError as error:
+            if "refused" not in str(error):
+                raise  # it is slow, or gone, which says nothing of what it knows
             return False
         return True
 
