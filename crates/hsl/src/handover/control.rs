@@ -306,9 +306,13 @@ impl Handovers {
         if !forced || matches!(part.phase, Phase::Arming) {
             return self.refuse_state(id, asked);
         }
-        self.acknowledge(id, asked, Flags::NONE, None);
         let side = message.side().map(translate::to_side);
         let unfenced = message.flags.contains(Flags::UNFENCED);
+        // A stray that comes after what is let go now would be overtaken. Without a controller it is
+        // otherwise: then all packets of a flow may come as strays, by the other instance.
+        let late = (unfenced && !part.is_fenced()).then_some(part.other().instance);
+        self.acknowledge(id, asked, Flags::NONE, None);
+        self.actions.extend(late.map(Action::HangUp));
         let stateless = message.flags.contains(Flags::STATE_LOST);
         self.force(endpoint, id, unfenced.then_some(side), stateless, now);
     }

@@ -550,10 +550,6 @@ impl Handovers {
             return;
         };
         if let Some(side) = unfenced {
-            if !part.is_fenced() {
-                // A stray that comes after what is let go now would be overtaken.
-                self.actions.push(Action::HangUp(part.other().instance));
-            }
             part.flags = part.flags | Flags::UNFENCED;
             let sides = side.map_or_else(|| part.terms.sides.clone(), |side| vec![side]);
             for side in sides {
