@@ -76,8 +76,8 @@ class SwitchGone(Harmless):
     """
 
     options: Mapping[str, Any] = {"ports": "system", "apart": True}  # tcpdump sees no AF_XDP port
-    #: What gathers meanwhile goes in one burst, of which such a port takes less than 300 packets.
-    rate = RATE // 10
+    #: What gathers meanwhile goes in one burst, of which such a port takes some 200 packets.
+    rate = RATE // 20
 
     def __init__(self, folder: Path, switch: str, how: signal.Signals) -> None:
         super().__init__(folder)
