@@ -37,8 +37,8 @@ WAYS = ("there", "back")
 BEFORE_THE_TURN = ("waiting+prepare", "arming+armed", "listing+listed", "ready+turn")
 
 
-class Harmless:
-    """A fault that may cost time and nothing else: no packet is lost."""
+class Trouble:
+    """Something that goes wrong; unless it says otherwise, it costs time and not one packet."""
 
     #: Of the testbed.
     options: Mapping[str, Any] = {"ports": "afxdp-nonpmd"}
@@ -68,7 +68,7 @@ class Harmless:
         assert (lost, cell.counted) == (0, 0)
 
 
-class SwitchGone(Harmless):
+class SwitchGone(Trouble):
     """A switch is killed and started again, or stops and resumes.
 
     What it is sent meanwhile is lost. Witnesses at its ports say how much: nothing is lost at the
@@ -129,7 +129,7 @@ class SwitchGone(Harmless):
         return sum(self._dumps[f"{name} {way}"].counts.captured for name in names)
 
 
-class NetworkCut(Harmless):
+class NetworkCut(Trouble):
     """The management network carries nothing: neither strays nor what agents tell each other."""
 
     rate = RATE // 4
@@ -162,7 +162,7 @@ class NetworkCut(Harmless):
         assert lost == cell.counted
 
 
-class Frames(Harmless):
+class Frames(Trouble):
     """Control frames are lost for a while, or all doubled, or every other one late."""
 
     def __init__(self, folder: Path, how: str) -> None:
@@ -214,7 +214,7 @@ def replayed(cell: Cell) -> int:
     return sum(one["replayed"] for one in rejections(cell))
 
 
-class Forged(Harmless):
+class Forged(Trouble):
     """Strangers send frames: with everything right but the key, from hosts and functions."""
 
     lasts = RATE // 10
@@ -294,7 +294,7 @@ def reports(part: int) -> Iterator[Message]:
 
 
 #: By name; each is given a folder for itself.
-FAULTS: dict[str, Callable[[Path], Harmless]] = {
+FAULTS: dict[str, Callable[[Path], Trouble]] = {
     "ingress-kill": partial(SwitchGone, switch="ingress", how=signal.SIGKILL),
     "ingress-stop": partial(SwitchGone, switch="ingress", how=signal.SIGSTOP),
     "egress-kill": partial(SwitchGone, switch="egress", how=signal.SIGKILL),
