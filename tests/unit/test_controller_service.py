@@ -43,11 +43,8 @@ from flowferry.controller.strategies.base import (
 )
 from flowferry.wire import (
     Command,
-<<<<<<< HEAD
     Counter,
-=======
     Flags,
->>>>>>> d85fb34 (Answer an agent that still keeps what comes when its handover is over; let simulated faults come at steps)
     InReplyTo,
     KeyRing,
     Match,
