@@ -248,11 +248,13 @@ class Cell:
         `away`: packets that h1 sends while a victim is dead.
         """
         until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
-        if self._process.poll() is None:
+        assert self.failpoint is not None
+        if self.failpoint.endswith(":stop"):
             # The fault: longer than the heartbeat's time-out.
             self.more(int(2 * RATE * TIMEOUT_MS / 1e3))
             os.kill(self._process.pid, signal.SIGCONT)
             return
+        self._process.wait(10)
         self.send(away)
         self.revive()
 
