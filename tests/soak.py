@@ -8,5 +8,7 @@ ORDER_REPEATS = 30
 TCP_PAIRS = 30
 #: Each row of the crash grid at which the agent stops and resumes.
 STOP_REPEATS = 3
+#: A controller that is away for long while the state that it waits for never comes.
+AWAY_REPEATS = 30
 #: Seconds for each fuzz target.
 FUZZ_SECONDS = 60

@@ -40,8 +40,9 @@ class Agent:
         self._opener = _native.WireOpener(number)
         self._sealer = _native.WireSealer(number, 1)
         self.function: Function | None = None
-        #: By the address that PREPARE names; filled by the world.
+        #: By the address that PREPARE names, and those to us by instance; filled by the world.
         self.streams: dict[str, Stream] = {}
+        self.taken: dict[int, Stream] = {}
         #: The process is there and may run.
         self.runs = True
         self.open_since: int | None = None
@@ -52,9 +53,12 @@ class Agent:
         self._timer = 0
         self._peer_of: dict[int, str] = {}
         self._records: deque[tuple[int, str, bytes]] = deque()
-        #: What has come while the process was stopped.
+        #: What has come while the process was stopped, and what of it on streams.
         self._waiting: list[Callable[[], None]] = []
+        self._unread: list[tuple[int, int | None, bytes]] = []
         self._stopped = False
+        #: Told of each step that a part takes here.
+        self.on_step: Callable[[str], None] = lambda _phase: None
         #: Planted fault: flushes are answered without looking at any queue.
         self.hasty = False
 
@@ -146,7 +150,7 @@ class Agent:
     def on_stray(self, side: int, frame: bytes) -> None:
         """A packet of another agent's."""
         if self._stopped:
-            self._waiting.append(lambda: self.on_stray(side, frame))
+            self._unread.append((side, None, frame))
             return
         if not self.runs:
             self._ledger.said_lost += 1
@@ -157,7 +161,7 @@ class Agent:
     def on_record(self, sender: int, record: bytes) -> None:
         """A record of another agent's."""
         if self._stopped:
-            self._waiting.append(lambda: self.on_record(sender, record))
+            self._unread.append((0, sender, record))
         if self.runs:
             self.core.record(sender, record, self._clock.now)
             self._after_input()
@@ -222,6 +226,8 @@ class Agent:
                     self._records.append((behind, peer, record))
                 case ("connect", peer):
                     self.streams[peer].connect()
+                case ("hang_up", instance):
+                    self.hang_up(instance)
                 case ("strays", hold, peer):
                     self._peer_of[hold] = peer
                 case ("flush", side, flush):
@@ -229,12 +235,17 @@ class Agent:
                 case ("tell", line) if self.function is not None:
                     self.function.tell(line)
                 case ("step", handover, phase, error):
+                    self.on_step(phase)
                     self._clock.note(f"instance {self.number}: {handover} {phase} {error or ''}")
         self._send_strays()
         due = self.core.next_due
         if due is not None and due != self._timer:
             self._timer = due
             self._clock.at(due, self._tick, due)
+
+    def hang_up(self, instance: int) -> None:
+        """End a stream to us, unread."""
+        self.taken[instance].hang_up()
 
     def _flush(self, side: int, flush: int) -> None:
         if self.hasty:
@@ -261,6 +272,12 @@ class Agent:
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call()
+        unread, self._unread = self._unread, []
+        for side, sender, data in unread:
+            if sender is None:
+                self.on_stray(side, data)
+            else:
+                self.on_record(sender, data)
         self._after_input()
 
     def kill(self) -> None:
@@ -285,5 +302,10 @@ class Agent:
 
     def _start_over(self) -> None:
         self._records.clear()
+        # Their streams end unread, and their senders count them.
+        self._ledger.said_lost += sum(sender is None for _, sender, _ in self._unread)
+        self._unread.clear()
+        for stream in self.taken.values():
+            stream.hang_up()
         self._ledger.said_lost += self.core.start_over(self._clock.now)
         self.core.actions()

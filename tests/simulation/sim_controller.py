@@ -48,6 +48,7 @@ class Pulse:
 
     missed: int = 0
     epoch: int | None = None
+    boot: int | None = None
     dead: bool = False
 
 
@@ -174,6 +175,9 @@ class Controller:
             self._clock.note(f"{message.sender} -> controller: {_text(message)}")
         pulse = self._pulses.setdefault(message.sender, Pulse())
         pulse.missed = 0
+        before, pulse.boot = pulse.boot, message.boot
+        if before not in (None, message.boot):
+            self._bury(message.sender, "its agent was restarted")
         if message.command is Command.STATUS and message.epoch is not None:
             changed = pulse.epoch is not None and pulse.epoch != message.epoch
             pulse.epoch = self.epochs[message.sender] = message.epoch

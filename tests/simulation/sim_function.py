@@ -54,7 +54,9 @@ class Function:
             case "freeze", _:
                 self._frozen |= set(part)
             case "export", _:
-                self._clock.after(self._clock.between(0, self.slow), self._export, handover, part)
+                listed = [flow for flow in part if flow.name in event["flows"]]
+                self._check_list(part, listed)
+                self._clock.after(self._clock.between(0, self.slow), self._export, handover, listed)
             case "import", _:
                 self._clock.after(self._clock.between(0, self.slow), self._import, handover)
             case "released", "source":
@@ -67,6 +69,13 @@ class Function:
                 self._blobs.pop(handover, None)
             case _:
                 pass
+
+    def _check_list(self, part: list[Flow], listed: list[Flow]) -> None:
+        """What it has state of is to be given away, however long it has been quiet."""
+        for flow in self.state.keys() & set(part) - set(listed) - self.excused:
+            self._ledger.wrong.append(
+                f"flow {flow.index} at instance {self._instance}: its state is left behind"
+            )
 
     def _export(self, handover: int, part: list[Flow]) -> None:
         if "export" in self.fails:

@@ -34,6 +34,8 @@ class Flow:
     #: The instance that it is at when everything begins.
     home: int
     heads: dict[Side, bytes] = field(init=False)
+    #: As agents name it to their functions.
+    name: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Make its headers: the part is the third octet of the client's address."""
@@ -43,6 +45,8 @@ class Flow:
             Side.UPSTREAM: _frame_head([client, server]),
             Side.DOWNSTREAM: _frame_head([server, client]),
         }
+        ends = f"nw_src={client[0]},nw_dst={server[0]},tp_src={client[1]},tp_dst={server[1]}"
+        self.name = f"udp,{ends}"
 
 
 @dataclass(slots=True)

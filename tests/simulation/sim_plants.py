@@ -88,6 +88,8 @@ class Plant:
             fault=self.fault,
             fault_at=scenario.fault_at % (10 * MS),
             fault_part=1,
+            fault_on=None,
+            prelude="none",
             loss=0.0,
             lateness=0.0,
             stale=max(scenario.stale, 8 * MS),

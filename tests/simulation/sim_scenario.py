@@ -1,14 +1,17 @@
-"""What a seed stands for: topology, traffic, delays, and at most one fault beside a bad network."""
+"""What a seed stands for: topology, traffic, delays, and a fault or two beside a bad network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from sim_clock import MS, US, S
 
+from flowferry import _native
 from flowferry.controller.strategies.base import Settings
+from flowferry.controller.strategies.direct_table import TRANSITIONS
 
 if TYPE_CHECKING:
     from sim_plants import Plant
@@ -58,6 +61,19 @@ HARMLESS = frozenset(
 )
 
 
+#: What may happen before the fault, so that it meets the way back or a restart.
+PRELUDES = ("abort", "refuse", "controller_killed", "source_killed", "destination_killed")
+#: What brings a handover to its way back, and the steps that are taken there.
+TURNS_BACK = ("abort", "abort", "refuse", "cut", "cut_for_good", "export_fails")
+WAY_BACK = ("withdrawing", "halting", "regaining", "reverting", "returning", "alone", "clearing",
+            "resuming")  # fmt: skip
+#: Rows of the controller's table, and steps of an agent's, at which a fault may come.
+STEPS = (
+    *(row.name for row in TRANSITIONS),
+    *sorted({row["to"] for row in json.loads(_native.hsl_handover_table())}),
+)
+
+
 @dataclass
 class Scenario:
     """Everything that is drawn before the run begins."""
@@ -76,8 +92,13 @@ class Scenario:
     forgery: bool = False
     fault: str = "none"
     fault_at: int = 0
+    #: The step at which it comes instead, if that is taken.
+    fault_on: str | None = None
     #: How long the fault lasts, where it does.
     fault_for: int = 0
+    #: Another one before it, and when.
+    prelude: str = "none"
+    prelude_at: int = 0
     fault_part: int = 1
     there_and_back: bool = False
     #: Planted, to show that it is found.
@@ -92,6 +113,13 @@ class Scenario:
         bad = random.random() < 0.4
         parts = random.choice((1, 1, 1, 2, 3))
         at = random.choice((0, 5 * MS, 20 * MS, 100 * MS, 400 * MS)) * random.random()
+        # A step may be overdue before its agent is taken for dead; not by bad luck with frames.
+        short = not bad and random.random() < 0.4
+        settings = replace(SETTINGS, deadline_ms=150) if short else SETTINGS
+        step = random.choice(STEPS) if random.random() < 0.4 else None
+        prelude = random.choice(PRELUDES) if random.random() < 0.15 else "none"
+        if step is not None and step.startswith(WAY_BACK):
+            prelude = random.choice(TURNS_BACK)
         return cls(
             seed=seed,
             parts=parts,
@@ -110,4 +138,13 @@ class Scenario:
             fault_for=int(random.choice((20 * MS, 150 * MS, 2 * S)) * (0.5 + random.random())),
             fault_part=random.randint(1, parts),
             there_and_back=random.random() < 0.3,
+            fault_on=step,
+            prelude=prelude,
+            prelude_at=int(30 * MS * random.random() ** 3),
+            settings=settings,
         )
+
+    @property
+    def faults(self) -> tuple[str, str]:
+        """Both."""
+        return (self.prelude, self.fault)

@@ -66,6 +66,13 @@ class Stream:
             self._connected = False
             self._clock.after(self._clock.between(0, 5 * MS), self._tell_of_cut)
 
+    def hang_up(self) -> None:
+        """The taker ends it; what is under way stays unread."""
+        self._life += 1
+        if self._connected:
+            self._connected = False
+            self._clock.after(self._clock.between(0, 1 * MS), self._refuse)
+
     def _tell_of_cut(self) -> None:
         self._sender.on_unreachable(self._taker, "cut")
         self._taker.on_gone(self._sender.number)

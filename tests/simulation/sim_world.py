@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -72,6 +73,7 @@ class World:
             ports = {side: Port(clock, scenario.steering, scenario.stall) for side in SIDES}
             size = 4_000 if scenario.fault == "pressure" else 1 << 22
             agent = Agent(clock, number, keys, ledger, ports, self.up, size)
+            agent.on_step = self._on_step
             self.agents[number] = agent
             if scenario.function and not scenario.one_way:  # one state cannot be in two places
                 agent.function = Function(clock, number, ledger, blobs, agent.on_line)
@@ -80,9 +82,11 @@ class World:
             for other in self.agents.values():
                 if one is not other:
                     one.streams[other.address] = Stream(clock, one, other)
+                    other.taken[one.number] = one.streams[other.address]
         plant = scenario.plant or Plant()
         #: The rows of the strategy's table that were taken.
         self.rows: set[str] = set()
+        self._struck = False
         hook = self._on_row
         self.controller = Controller(clock, keys, self, plant.strategy(hook))
         self.controller.on_finished = self.on_finished
@@ -101,6 +105,14 @@ class World:
 
     def _on_row(self, row: Transition) -> None:
         self.rows.add(row.name)
+        self._on_step(row.name)
+
+    def _on_step(self, step: str) -> None:
+        """Somebody takes a step; perhaps the fault comes with it."""
+        if step == self.scenario.fault_on and not self._struck:
+            self._struck = True
+            pause = self.random.choice((0, self.clock.between(0, 2 * MS)))
+            self.clock.after(pause, self._begin_fault, self.scenario.fault)
 
     def _flows(self) -> Iterator[Flow]:
         index = 0
@@ -132,7 +144,10 @@ class World:
         """Let it happen; what was wrong."""
         self._begin_traffic()
         self.clock.at(BEGIN, self.controller.start, self.plans[0])
-        self.clock.at(BEGIN + self.scenario.fault_at, self._begin_fault)
+        scenario = self.scenario
+        self.clock.at(BEGIN + scenario.prelude_at, self._begin_fault, scenario.prelude)
+        if scenario.fault_on is None:
+            self.clock.at(BEGIN + scenario.fault_at, self._begin_fault, scenario.fault)
         if self.scenario.forgery:
             for _ in range(10):
                 self.clock.at(BEGIN + self.clock.between(0, 500 * MS), self._forge)
@@ -335,12 +350,12 @@ class World:
 
     # --- faults ---
 
-    def _begin_fault(self) -> None:
+    def _begin_fault(self, fault: str) -> None:
         scenario, clock = self.scenario, self.clock
         source, destination = self.agents[scenario.fault_part], self.agents[DESTINATION]
         lasting = scenario.fault_for
         side = self.random.choice(SIDES)
-        match scenario.fault:
+        match fault:
             case "abort":
                 self.controller.feed(AbortRequested("somebody asked for it"))
             case "refuse":
@@ -349,32 +364,36 @@ class World:
                 self._disconnect(side)
                 clock.after(lasting, self._connect, side)
             case "export_fails" | "import_fails":
-                agent = source if scenario.fault == "export_fails" else destination
+                agent = source if fault == "export_fails" else destination
                 if agent.function is not None:
-                    agent.function.fails.add(scenario.fault.split("_")[0])
+                    agent.function.fails.add(fault.split("_")[0])
             case "transfer_late":
                 if source.function is not None:
                     source.function.slow = 10 * S
-            case "controller_killed":
+            case "controller_killed" if self.controller.runs:
                 self.controller.kill()
                 clock.after(lasting, self.controller.restart)
             case "cut" | "cut_for_good":
                 for stream in self._streams(source, destination):
                     stream.cut(up=False)
-                    if scenario.fault == "cut":
+                    if fault == "cut":
                         clock.after(lasting, stream.heal)
             case "source_killed" | "destination_killed":
-                agent = source if scenario.fault == "source_killed" else destination
-                agent.kill()
-                clock.after(lasting, agent.restart)
+                agent = source if fault == "source_killed" else destination
+                if agent.runs:
+                    agent.kill()
+                    clock.after(lasting, agent.restart)
             case "source_stopped" | "destination_stopped":
-                agent = source if scenario.fault == "source_stopped" else destination
-                agent.stop()
-                clock.after(max(lasting, 100 * MS), agent.resume)
+                agent = source if fault == "source_stopped" else destination
+                self._stop(agent, max(lasting, 100 * MS))
             case "paused":
                 agent = self.random.choice((source, destination))
-                agent.stop()
-                clock.after(40 * MS * self.random.random(), agent.resume)
+                self._stop(agent, 40 * MS * self.random.random())
+
+    def _stop(self, agent: Agent, lasting: float) -> None:
+        if agent.runs:
+            agent.stop()
+            self.clock.after(lasting, agent.resume)
 
     def _streams(self, one: Agent, other: Agent) -> Iterator[Stream]:
         yield one.streams[other.address]
@@ -391,16 +410,21 @@ class World:
     # --- the verdict ---
 
     @property
+    def agent_rows(self) -> set[str]:
+        """The rows of the agents' table that were taken."""
+        cores = (json.loads(agent.core.describe()) for agent in self.agents.values())
+        return {row for core in cores for row in core["transitions"]}
+
+    @property
     def damaged(self) -> set[int]:
         """Instances whose flows may have suffered."""
         scenario = self.scenario
         harmed = set(self.controller.buried)
-        if scenario.fault in HARMLESS and not harmed:
-            return set()
-        if scenario.fault.startswith("destination"):
-            harmed.add(DESTINATION)
-        if scenario.fault not in HARMLESS:
-            harmed.add(scenario.fault_part)
+        for fault in scenario.faults:
+            if fault.startswith("destination"):
+                harmed.add(DESTINATION)
+            if fault not in HARMLESS:
+                harmed.add(scenario.fault_part)
         return harmed
 
     def _verdict(self) -> Iterator[str]:
@@ -419,7 +443,7 @@ class World:
                 yield f"instance {number} is not at rest: {idle} {agent.core.describe()}"
         lost = self.ledger.lost()
         counted = self.ledger.said_lost + sum(report.lost_packets for report in self.reports)
-        if lost and not damaged and self.scenario.fault != "pressure":
+        if lost and not damaged and "pressure" not in self.scenario.faults:
             yield f"{lost} packets lost"
         if lost > counted:
             yield f"{lost} packets lost, {counted} counted"
@@ -438,7 +462,7 @@ class World:
 
     def _bound(self) -> int:
         scenario = self.scenario
-        if scenario.fault == "none" and not scenario.loss and not scenario.lateness:
+        if scenario.faults == ("none", "none") and not scenario.loss and not scenario.lateness:
             return 60 * MS + scenario.stale
         return PATIENCE
 
@@ -475,8 +499,9 @@ class Outcome:
     fault: str
     #: Nothing, if all is well.
     wrong: tuple[str, ...]
-    #: Rows of the strategy's table that were taken.
+    #: Rows of the strategy's table that were taken, and of the agents'.
     rows: frozenset[str]
+    agent_rows: frozenset[str]
     #: How the handovers ended.
     ends: tuple[str, ...]
 
@@ -491,7 +516,8 @@ def simulate(scenario: Scenario, trace: Callable[[int, str], None] | None = None
         assert trace is not None
         trace(time, text)
     ends = tuple(str(end.state) for _, end in world.ended)
-    return Outcome(scenario.seed, scenario.fault, wrong, frozenset(world.rows), ends)
+    rows, agent_rows = frozenset(world.rows), frozenset(world.agent_rows)
+    return Outcome(scenario.seed, scenario.fault, wrong, rows, agent_rows, ends)
 
 
 def simulate_seed(seed: int) -> Outcome:
@@ -501,4 +527,4 @@ def simulate_seed(seed: int) -> Outcome:
         return simulate(scenario)
     except Exception as error:
         wrong = (f"{type(error).__name__}: {error}",)
-        return Outcome(seed, scenario.fault, wrong, frozenset(), ())
+        return Outcome(seed, scenario.fault, wrong, frozenset(), frozenset(), ())

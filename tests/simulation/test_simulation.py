@@ -14,17 +14,21 @@ from sim_runs import simulate_many
 from sim_scenario import Scenario
 from sim_world import simulate
 
+from handover_rows import BEYOND_AGENT, BEYOND_CONTROLLER, beyond
 
-def judge(seeds: range) -> None:
-    """Fail with the first few seeds that went wrong."""
-    failed = [
-        f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}"
-        for outcome in simulate_many(seeds)
-        if outcome.wrong
-    ]
+
+def judge(seeds: range) -> set[str]:
+    """Fail with the first few seeds that went wrong; the rows that were taken."""
+    failed: list[str] = []
+    taken: set[str] = set()
+    for outcome in simulate_many(seeds):
+        taken |= outcome.rows | outcome.agent_rows
+        if outcome.wrong:
+            failed.append(f"seed {outcome.seed} ({outcome.fault}): {outcome.wrong[0]}")
     few = "\n".join(islice(failed, 5))
     replay = "replay with: python tests/simulation SEED --trace"
     assert not failed, f"{len(failed)} of {len(seeds)} seeds went wrong; {replay}\n{few}"
+    return taken
 
 
 def test_hundreds_of_seeds() -> None:
@@ -34,7 +38,9 @@ def test_hundreds_of_seeds() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7_200)
 def test_a_hundred_thousand_seeds() -> None:
-    judge(range(1_000, 101_000))
+    taken = judge(range(1_000, 101_000))
+    missed = {*beyond(BEYOND_CONTROLLER), *beyond(BEYOND_AGENT)} - taken
+    assert not missed, f"taken by no cell of the crash grid, and not here either: {missed}"
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS.keys())

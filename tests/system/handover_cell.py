@@ -1,13 +1,14 @@
-"""One cell of the crash grid: a handover under traffic, in which somebody dies or stops."""
+"""One cell of the crash grid: a handover under traffic, in which something goes wrong."""
 
 import os
 import signal
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from handover_rig import Echo, Function
 from hsl_pcap import until
@@ -15,12 +16,14 @@ from hsl_pcap import until
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.hsl import HslError
 from flowferry.testbed import Testbed
+from handover_rows import CONTROLLER, DESTINATION, SOURCE
 
 #: Of the agents' heartbeat, and of the settling, in milliseconds: short, so that the cells are.
 TIMEOUT_MS, SETTLING_MS = 300, 300
 FLOWS, RATE = 10, 1000
-CONTROLLER, SOURCE, DESTINATION = "controller", "i1", "i2"
 OVER = ("done", "aborted", "failed")
+#: Seconds in which a handover has to end, whatever goes wrong.
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,13 @@ def not_taken(cell: "Cell") -> None:
 def refused(cell: "Cell") -> None:
     """A switch refuses the entry."""
     bed = cell.bed
+    vsctl = ["ovs-vsctl", f"--db={bed.ovs_of('egress').database}"]
     limit = ["--id=@t", "create", "Flow_Table", "flow_limit=1", "overflow_policy=refuse"]
     words = [*limit, "--", "set", "Bridge", "egress", "flow_tables:11=@t"]
-    bed.owner.run(None, ["ovs-vsctl", f"--db={bed.ovs.database}", "--", *words])
+    bed.owner.run(None, [*vsctl, "--", *words])
     cell.move()
     cell.reaches(*OVER)
-    bed.owner.run(
-        None, ["ovs-vsctl", f"--db={bed.ovs.database}", "clear", "Bridge", "egress", "flow_tables"]
-    )
+    bed.owner.run(None, [*vsctl, "clear", "Bridge", "egress", "flow_tables"])
 
 
 PLAYS = {
@@ -80,14 +82,42 @@ PLAYS = {
 }
 
 
+class Fault(Protocol):
+    """Something that befalls neither controller nor agents, but what they rely on."""
+
+    #: Packets each second, and packets that it lasts for.
+    rate: int
+    lasts: int
+
+    def prepare(self, cell: "Cell", stack: ExitStack) -> None:
+        """Before there is traffic; whatever is entered into `stack` ends behind it."""
+
+    def begin(self, cell: "Cell") -> None:
+        """While the controller stands still at a step."""
+
+    def end(self, cell: "Cell") -> None:
+        """All is well again."""
+
+
 class Cell:
     """A deployment of two instances with functions at their control channels, and echoed traffic.
 
-    `victim` dies or stops at its failpoint, `row:kill` or `row:stop`; `strike` notices.
+    `victim` dies or stops at its failpoint, `row:kill` or `row:stop`; `strike` notices. With a
+    `fault` it is that which happens where the controller stops; see `befall`.
     """
 
-    def __init__(self, bed: Testbed, victim: str | None, failpoint: str | None, play: Play) -> None:
+    def __init__(
+        self,
+        bed: Testbed,
+        victim: str | None,
+        failpoint: str | None,
+        play: Play,
+        fault: Fault | None = None,
+    ) -> None:
         """Start nothing yet."""
+        self._fault = fault
+        self._player = ThreadPoolExecutor(1)
+        self._played: Future[None] | None = None
         self.bed, self.victim, self.failpoint = bed, victim, failpoint
         self._own: dict[str, dict[str, Any]] = {one.name: {} for one in bed.instances}
         fields: dict[str, Any] = {}
@@ -98,7 +128,7 @@ class Cell:
         self.platform = Platform(
             bed,
             function_sockets=True,
-            agent={"heartbeat_timeout_ms": TIMEOUT_MS},
+            agent={"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {},
             agents=self._own,
             settling_ms=SETTLING_MS,
             deadline_ms=2000,
@@ -108,9 +138,11 @@ class Cell:
         self._stack = ExitStack()
         self.play = play
         self.functions: dict[str, Function] = {}
-        self.echo = Echo(bed, flows=FLOWS, rate=RATE)
-        #: Packets lost by the agents' account, and whether none may be.
-        self.counted, self.exact = 0, True
+        self.rate = RATE if fault is None else fault.rate
+        self.echo = Echo(bed, flows=FLOWS, rate=self.rate)
+        #: Packets lost by the agents' account, and whether none may be (`None`: the fault knows).
+        self.counted: int = 0
+        self.exact: bool | None = True
 
     def __enter__(self) -> Self:
         try:
@@ -118,6 +150,8 @@ class Cell:
             for name in (SOURCE, DESTINATION):
                 self._join(name, self.play.holds.get(name, ()))
             self.bed.run("h1", ["ping", "-c1", "-W5", self.bed.hosts["h2"].ip4])
+            if self._fault is not None:
+                self._fault.prepare(self, self._stack)
             self._stack.enter_context(self.echo)
         except BaseException:
             self._stack.close()
@@ -130,6 +164,7 @@ class Cell:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._player.shutdown(wait=error is None)
         self._stack.__exit__(kind, error, trace)
 
     def _join(self, name: str, holds: tuple[str, ...]) -> None:
@@ -146,8 +181,14 @@ class Cell:
             self.client.move("udp", DESTINATION)
 
     def act(self) -> None:
-        """Begin, and do what the play says."""
-        self.play.act(self)
+        """Begin what the play says; beside us, since a request may hang at one that has stopped."""
+        self._played = self._player.submit(self.play.act, self)
+
+    def finish(self) -> None:
+        """Wait for the end of the play."""
+        assert self._played is not None
+        self._played.result(2 * PATIENCE)
+        self.let_functions_go()
 
     def reaches(self, *states: str) -> bool:
         """Wait until the handover is in one of these states; false if the fault came first."""
@@ -159,7 +200,7 @@ class Cell:
                 reached = self.client.handover(1)["state"] in states
             return reached or self.struck() or self.hears("aborted")
 
-        until(there, f"{states}, or {self.failpoint}")
+        until(there, f"{states}, or {self.failpoint}", seconds=PATIENCE)
         return reached
 
     def hears(self, event: str, name: str = SOURCE) -> bool:
@@ -201,15 +242,20 @@ class Cell:
             return Path(f"/proc/{self._process.pid}/stat").read_text().split()[2] == "T"
         return True
 
-    def strike(self) -> None:
-        """Wait until the fault has struck, let traffic go on, and bring the victim back."""
+    def strike(self, away: int = RATE // 10) -> None:
+        """Wait until the fault has struck, let traffic go on, and bring the victim back.
+
+        `away`: packets that h1 sends while a victim is dead.
+        """
         until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
-        if self._process.poll() is None:
+        assert self.failpoint is not None
+        if self.failpoint.endswith(":stop"):
             # The fault: longer than the heartbeat's time-out.
             self.more(int(2 * RATE * TIMEOUT_MS / 1e3))
             os.kill(self._process.pid, signal.SIGCONT)
             return
-        self.more(RATE // 10)
+        self._process.wait(10)
+        self.send(away)
         self.revive()
 
     def revive(self) -> None:
@@ -226,12 +272,27 @@ class Cell:
             self.platform.start_agent(self.victim)
             self._join(self.victim, ())
 
+    def befall(self) -> None:
+        """Let the fault begin where the controller stops, last while packets are sent, and end."""
+        fault = self._fault
+        assert fault is not None
+        until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
+        fault.begin(self)
+        os.kill(self._process.pid, signal.SIGCONT)
+        self.send(fault.lasts)
+        fault.end(self)
+
     # -- afterwards ----------------------------------------------------------------------------
 
     def more(self, packets: int) -> None:
         """Let traffic flow for a while, as far as it does."""
         so_far = self.echo.arrived.packets
         until(lambda: self.echo.arrived.packets >= so_far + packets, "traffic", seconds=20)
+
+    def send(self, packets: int) -> None:
+        """Let h1 send for a while, wherever it goes."""
+        enough = self.echo.sent_packets + packets
+        until(lambda: self.echo.sent_packets >= enough, "traffic", seconds=20)
 
     def over(self) -> list[dict[str, Any]]:
         """All handovers, once they are over."""
@@ -242,7 +303,7 @@ class Cell:
             return False
 
         try:
-            until(ended, "the end of all handovers", seconds=30)
+            until(ended, "the end of all handovers", seconds=PATIENCE)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self._timelines()}") from None
         return self.client.handovers()

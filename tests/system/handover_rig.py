@@ -57,7 +57,7 @@ class Echo:
                 probe.send, h2.ip4, netns=spaces["h1"], control=self._stop, **self._request
             )
         )
-        until(lambda: self._look() and self.arrived.packets > 100, "traffic")
+        until(lambda: self._look() and self.arrived.packets > 50, "traffic")
         return self
 
     def _look(self) -> bool:
@@ -65,6 +65,11 @@ class Echo:
             if report.done():
                 report.result()
         return True
+
+    @property
+    def sent_packets(self) -> int:
+        """Packets that h1 has sent so far."""
+        return self._stop.packets
 
     def __exit__(
         self,
@@ -80,7 +85,9 @@ class Echo:
 
 
 @contextmanager
-def witnesses(bed: Testbed, folder: Path) -> Iterator[dict[str, Tcpdump]]:
+def witnesses(
+    bed: Testbed, folder: Path, *, buffer_kib: int = 32 << 10
+) -> Iterator[dict[str, Tcpdump]]:
     """tcpdump at both hosts and, on the switches' side, at every instance's two ports.
 
     Each records one way only at each place, by the addresses: what goes to the function at its
@@ -89,14 +96,15 @@ def witnesses(bed: Testbed, folder: Path) -> Iterator[dict[str, Tcpdump]]:
     h1, h2 = bed.hosts["h1"].ip4, bed.hosts["h2"].ip4
     with ExitStack() as stack:
         found = {}
+        sides = {"up": bed.switches["ingress"].role, "down": bed.switches["egress"].role}
         places = [("h1", "eth0"), ("h2", "eth0")]
-        places += [("sw", f"{i.name}-{dev}") for i in bed.instances for dev in ("up", "down")]
+        places += [(sw, f"{i.name}-{dev}") for i in bed.instances for dev, sw in sides.items()]
         for role, dev in places:
             for way, source in (("there", h1), ("back", h2)):
-                name = f"{dev if role == 'sw' else role} {way}"
+                name = f"{role if dev == 'eth0' else dev} {way}"
                 path = folder / f"{name.replace(' ', '-')}.pcap"
                 expression = f"udp and src host {source}"
-                dump = Tcpdump(bed, role, dev, path, expression, buffer_kib=32 << 10)
+                dump = Tcpdump(bed, role, dev, path, expression, buffer_kib=buffer_kib)
                 found[name] = stack.enter_context(dump)
         yield found
 

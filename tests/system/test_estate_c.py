@@ -129,8 +129,9 @@ def test_the_sanitisers_find_nothing(installed: Installed) -> None:
     assert installed.run(str(program)) == "contract holds\n"
 
 
-def test_the_measuring_program_compiles(installed: Installed) -> None:
-    installed.build(ROOT / "crates/estate/bench/local.c", "-std=c11", "-O2")
+@pytest.mark.parametrize("name", ["local", "global"])
+def test_the_measuring_programs_compile(installed: Installed, name: str) -> None:
+    installed.build(ROOT / f"crates/estate/bench/{name}.c", "-std=gnu11", "-O2")
 
 
 def test_the_example_counts_for_all_instances(

@@ -1,56 +1,25 @@
-"""The crash grid: everybody dies, and stops and resumes, at every row of the tables.
+"""The crash grid: everything fails at every row of the tables.
 
-Each cell is a handover under traffic, both ways, in which the controller, the source's agent or the
-destination's is killed or stopped for longer than its heartbeat at one row. Whatever it was, the
-handover ends, no packet is reordered or doubled, what is lost has been counted, and the next moves
-go well. Rows come from the tables: a new one has to find its place here.
+Each cell is a handover under traffic, both ways. At one row the controller, the source's agent or
+the destination's is killed or stopped for longer than its heartbeat; or, at the controller's rows,
+a switch is killed or stopped, the management network is cut, control frames are lost, doubled, late
+or forged (`handover_faults`). Whatever it was, the handover ends, no packet is reordered or
+doubled, what is lost has been counted, and the next moves go well. `handover_rows` says which rows.
 """
 
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_cell import CONTROLLER, DESTINATION, PLAYS, SOURCE, Cell
+from handover_cell import PLAYS, RATE, SETTLING_MS, Cell
+from handover_faults import FAULTS
 from hsl_pcap import until
 
-from flowferry import _native
-from flowferry.controller.strategies.direct_table import TRANSITIONS
 from flowferry.testbed import Testbed
+from handover_rows import CONTROLLER, DESTINATION, ROWS, SOURCE
+from soak import AWAY_REPEATS
 
-#: Play and rows that it takes, by who takes them.
-ROWS: dict[str, dict[str, tuple[str, ...]]] = {
-    CONTROLLER: {
-        "forward": (
-            "waiting+prepare", "arming+armed", "listing+listed", "ready+turn", "turning+turned",
-            "freezing+frozen", "moving+imported", "settling+released", "closing+closed",
-        ),
-        "called_off": (
-            "moving+call_off", "withdrawing+withdrawn", "halting+fenced", "regaining+regained",
-            "reverting+turned_back", "returning+given_back", "clearing+cleared",
-        ),
-        "not_taken": ("arming+call_off", "cancelling+let_go"),
-        "refused": ("turning+refused",),
-    },
-    SOURCE: {
-        "forward": (
-            "preparing+ready", "prepared+freeze", "draining+drained", "exporting+exported",
-            "exported+commit", "committed+release", "closing+ended",
-        ),
-        "called_off": (
-            "exporting+handback", "regaining+returned", "resuming+fenced", "releasing+ended",
-            "released+release",
-        ),
-        "refused": ("exported+handback",),
-    },
-    DESTINATION: {
-        "forward": (
-            "arming+ready", "armed+stateend", "importing+statein", "imported+commit",
-            "imported+fenced", "releasing+ended", "released+release",
-        ),
-        "called_off": ("armed+handback", "returning+release", "closing+ended"),
-    },
-}  # fmt: skip
 #: In `make test`; the others are for the soak.
 FAST = {
     (CONTROLLER, "turning+turned", "kill"),
@@ -76,9 +45,31 @@ def grid() -> list[Any]:
     return found
 
 
-def check(cell: Cell, *, exact: bool) -> None:
+#: The same of faults that befall no process of ours.
+FAST_FAULTS = {
+    ("ingress-kill", "turning+turned"),
+    ("egress-kill", "listing+listed"),
+    ("network-cut", "freezing+frozen"),
+    ("frames-lost", "turning+turned"),
+    ("frames-forged", "moving+imported"),
+}
+
+
+def faults() -> list[Any]:
+    found = []
+    for fault in FAULTS:
+        for play in ("forward", "called_off"):
+            for row in ROWS[CONTROLLER][play]:
+                marks = () if (fault, row) in FAST_FAULTS else (pytest.mark.soak,)
+                found.append(
+                    pytest.param(fault, play, row, marks=marks, id=f"{fault}-{play}-{row}")
+                )
+    return found
+
+
+def check(cell: Cell, *, exact: bool | None) -> None:
     """Everybody is at peace, moves go well again, and what was lost is known to the packet."""
-    cell.let_functions_go()
+    cell.finish()
     cell.over()
     until(cell.idle, "the agents to let go", seconds=20)
     lost_before = cell.lost()
@@ -86,26 +77,29 @@ def check(cell: Cell, *, exact: bool) -> None:
         later = cell.client.move("udp", to, wait=True)
         assert (later["state"], later["error"]) == ("done", None), later
         assert later["lost_packets"] == 0, later
-    cell.more(300)
+    cell.more(cell.rate // 3)
     assert cell.lost() == lost_before, "a later move has lost something"
     cell.counted = lost_before
     cell.exact = exact
 
 
-def judge(cell: Cell) -> None:
-    """After the traffic has ended."""
+def judge(cell: Cell) -> int:
+    """After the traffic has ended; the packets that were lost, both ways."""
     back = cell.echo.sent["replies"]
     assert back is not None
     for account in (cell.echo.there, back):
         assert (account["reordered"], account["duplicated"], account["unclassified"]) == (0, 0, 0)
     # Of a packet lost on its way there no reply comes back either.
     lost = back["lost"]
+    if cell.exact is None:
+        return int(lost)
     if cell.exact:
         assert (lost, cell.counted) == (0, 0)
     else:
         # A dead agent may not have heard that its last strays were taken: more is said to be lost
         # than was, never less.
         assert lost <= cell.counted
+    return int(lost)
 
 
 @pytest.mark.parametrize(("victim", "play", "failpoint"), grid())
@@ -118,14 +112,28 @@ def test_cell(testbed: Callable[..., Testbed], victim: str, play: str, failpoint
     judge(cell)
 
 
-def test_the_grid_names_rows_that_there_are() -> None:
-    """Rows that need a race or a second fault are the simulation's (tests/simulation)."""
-    rows = {
-        CONTROLLER: {row.name for row in TRANSITIONS},
-        SOURCE: {f"{r['from']}+{r['event']}" for r in json.loads(_native.hsl_handover_table())},
-    }
-    rows[DESTINATION] = rows[SOURCE]
-    for victim, plays in ROWS.items():
-        known = [row for taken in plays.values() for row in taken]
-        assert set(known) <= rows[victim], "a row of the grid is none of the table's"
-        assert len(known) == len(set(known))
+@pytest.mark.parametrize(("fault", "play", "row"), faults())
+def test_fault(
+    testbed: Callable[..., Testbed], tmp_path: Path, fault: str, play: str, row: str
+) -> None:
+    what = FAULTS[fault](tmp_path)
+    bed = testbed(instances=2, steering=True, **what.options)
+    with Cell(bed, CONTROLLER, f"{row}:stop", PLAYS[play], what) as cell:
+        cell.act()
+        cell.befall()
+        check(cell, exact=None)
+        ended = cell.client.handover(1)
+        assert ended["state"] in what.ends(play, row), ended
+    what.judge(cell, judge(cell))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("_time", range(AWAY_REPEATS))
+def test_a_controller_that_is_away_for_long(testbed: Callable[..., Testbed], _time: int) -> None:
+    """It dies while a handover is called off whose state never comes; agents end that alone."""
+    bed = testbed(instances=2, steering=True, ports="afxdp-nonpmd")
+    with Cell(bed, CONTROLLER, "halting+fenced:kill", PLAYS["called_off"]) as cell:
+        cell.act()
+        cell.strike(away=8 * RATE * SETTLING_MS // 1000)
+        check(cell, exact=True)
+    judge(cell)

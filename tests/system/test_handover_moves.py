@@ -206,6 +206,19 @@ def test_flows_that_begin_at_any_moment(lab: tuple[Testbed, Platform, Client]) -
         end.close()
 
 
+def arrive_as_new_flows(bed: Testbed, flows: int) -> None:
+    """Packets of flows that nobody has seen before go from h1 to h2."""
+    h1, h2 = bed.hosts["h1"], bed.hosts["h2"]
+    sink = namespace.call(h2.namespace, lambda: udp(h2.ip4, 9000))
+    sources = namespace.call(h1.namespace, lambda: [udp(h1.ip4, 0) for _ in range(flows)])
+    sink.settimeout(5)
+    for at, source in enumerate(sources):
+        source.sendto(b"%d" % at, (h2.ip4, 9000))
+    assert {int(sink.recv(100)) for _ in sources} == set(range(flows))
+    for end in (sink, *sources):
+        end.close()
+
+
 def udp(address: str, port: int) -> socket.socket:
     end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -233,6 +246,36 @@ def test_to_where_it_is_nothing_is_touched(lab: tuple[Testbed, Platform, Client]
         after = platform.agents["i1"].client().status()["counters"]["upstream"]["captured"]
         assert before == after
     clean(echo)
+
+
+def test_a_drained_instance_has_no_flow_left_and_gets_no_new_one(testbed: Bed) -> None:
+    """It serves what no rule claims, and flows of a rule, two ways and one."""
+    bed = ready(testbed, 3)
+    with Platform(bed, settling_ms=SETTLING) as platform:
+        client = platform.client
+        bed.run("h1", ["ping", "-c1", "-W5", bed.hosts["h2"].ip4])
+        well(client.move("udp,tp_dst=7001", "i2", wait=True))
+        well(client.move("udp,tp_dst=7002", "i1", priority=200, wait=True))
+        with Echo(bed, flows=20, rate=3000, port=7000) as echo:
+            until(lambda: len(served(platform, "i1")) == 19, "all flows")
+            done = client.drain_instance("i1", wait=True)
+            assert len(done) == 2  # the rule's, and the default's
+            for each in done:
+                well(each)
+            assert not served(platform, "i1")
+            before = {side: counter(bed, "i1", side) for side in ("up", "down")}
+            arrive_as_new_flows(bed, 50)
+            more(echo)
+            states = {one["name"]: one["state"] for one in client.instances()}
+            assert states == {"i1": "draining", "i2": "active", "i3": "active"}
+            with pytest.raises(ControllerError, match="being drained"):
+                client.move("udp", "i1")
+            grown = {side: counter(bed, "i1", side) - before[side] for side in before}
+            assert max(grown.values()) < 50, grown  # control frames
+            assert not served(platform, "i1")
+            client.remove_instance("i1")
+            more(echo)
+        clean(echo)
 
 
 def test_overlapping_moves_at_once_are_done_one_after_the_other(

@@ -1,16 +1,18 @@
 """Changes of rules: what they do, how they are undone, and what is left when parts go back."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partition import WORDS, holding, model, packets, rule, rule_sets, served_by
 
-from flowferry.controller.change import Change, moving, turned_back
-from flowferry.controller.match import covers, parse
-from flowferry.controller.model import BOTH_SIDES, HIGHEST_PRIORITY, Model, ModelError
+from flowferry.controller.change import Change, moving
+from flowferry.controller.match import both, covers, overlaps, parse
+from flowferry.controller.model import BOTH_SIDES, HIGHEST_PRIORITY, Model, ModelError, Rule
 from flowferry.controller.partition import parts
+from flowferry.controller.remainder import check, turned_back
 from flowferry.wire import Match, Side
 
 
@@ -43,27 +45,89 @@ def test_the_inverse_undoes(before: Model, other: Model, packet: Match, side: Si
     assert Change.from_json(change.as_json()) == change
 
 
-@given(
-    rule_sets(),
-    st.sampled_from(WORDS),
-    st.integers(1, 3),
-    st.sets(st.integers(1, 8)),
-    packets,
-    st.sampled_from(BOTH_SIDES),
-)
+@st.composite
+def changes(draw: st.DrawFn, before: Model) -> Change:
+    """A move, the removal of some rules, another target for some, or another default."""
+    ids = sorted(before.rules)
+    chosen = draw(st.lists(st.sampled_from(ids), unique=True)) if ids else []
+    match draw(st.sampled_from(("move", "drop", "retarget", "default"))):
+        case "drop":
+            return Change("nf", drop=tuple(chosen))
+        case "retarget":
+            put = (replace(before.rules[k], target=draw(st.integers(1, 3))) for k in chosen)
+            return Change("nf", tuple(put))
+        case "default":
+            return Change("nf", default=draw(st.integers(1, 3)))
+        case _:
+            words = draw(st.sampled_from(WORDS))
+            new = 1 + max([50, *ids])
+            return moving(
+                before, "nf", parse(words), draw(st.integers(1, 3)), None, draw(st.booleans()), new
+            )
+
+
+def ambiguous(made: Model) -> list[tuple[Rule, Rule]]:
+    """Rules of one priority of which a switch may take either."""
+    return [
+        (one, other)
+        for one, other in itertools.combinations(made.rules_of("nf"), 2)
+        if one.rank == other.rank
+        and one.target != other.target
+        and overlaps(one.match, other.match)
+        and any(one.on(side) and other.on(side) for side in BOTH_SIDES)
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rule_sets(), st.data())
 def test_parts_that_go_back_go_where_they_went_and_the_others_stay(
-    before: Model, words: str, target: int, back: set[int], packet: Match, side: Side
+    before: Model, data: st.DataObject
 ) -> None:
-    if any(one.one_way for one in before.rules.values()):
-        before = Model(before.groups, before.instances, {})
-    change = move(before, words, target)
-    after = change.apply(before)
-    found = parts(before, after, "nf")
+    """Also where what is left of one change is what the next one is made on."""
+    before = before.with_default("nf", 1)
+    for numbers in (itertools.count(100), itertools.count(10_000)):
+        change = data.draw(changes(before))
+        try:
+            check(change, before)
+        except ModelError:
+            return  # refused while nothing has begun
+        found = parts(before, change.apply(before), "nf")
+        back = data.draw(st.sets(st.integers(1, len(found)))) if found else set()
+        left = turned_back(change, before, found, back, numbers).apply(before)
+        assert not ambiguous(left)
+        for packet in data.draw(st.lists(packets, min_size=5, max_size=5)):
+            for side in BOTH_SIDES:
+                moved = [one for one in holding(found, side, packet) if one.number not in back]
+                went = served_by(before, side, packet)
+                expected = moved[0].destination if moved else went
+                assert served_by(left, side, packet) == expected
+        before = left
+
+
+def test_of_a_removed_rule_each_part_goes_by_itself() -> None:
+    """Two destinations below, and one of them does not take its flows."""
+    before = model()
+    for number, (words, priority, target) in enumerate(
+        [("udp,tp_dst=80", 10, 2), ("udp", 5, 3), ("*", 100, 1)], start=1
+    ):
+        before = before.with_rule(rule(number, words, priority, target))
+    change = Change("nf", drop=(3,))
+    found = parts(before, change.apply(before), "nf")
+    back = {part.number for part in found if part.destination == 2}
     left = turned_back(change, before, found, back, itertools.count(100)).apply(before)
-    mine = holding(found, side, packet)
-    moved = [part for part in mine if part.number not in back]
-    expected = moved[0].destination if moved else served_by(before, side, packet)
-    assert served_by(left, side, packet) == expected
+    flows = {words: parse(f"{words},nw_src=10.0.0.1,nw_dst=10.0.0.2") for words in ("udp", "tcp")}
+    to_80 = both(flows["udp"], parse("udp,tp_dst=80"))
+    assert to_80 is not None
+    assert served_by(left, Side.UPSTREAM, to_80) == 1
+    to_81 = both(flows["udp"], parse("udp,tp_dst=81"))
+    assert to_81 is not None
+    assert served_by(left, Side.UPSTREAM, to_81) == 3
+    assert served_by(left, Side.UPSTREAM, flows["tcp"]) == 1
+    assert not ambiguous(left)
+    assert len(left.rules) < 25
+    # The next move of all of them leaves nothing behind.
+    done = moving(left, "nf", parse("*"), 2, None, False, 500).apply(left)
+    assert not [one for one in done.rules.values() if one.before_equal]
 
 
 def test_moving_back_and_forth_keeps_one_rule() -> None:

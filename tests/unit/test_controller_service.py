@@ -13,6 +13,7 @@ from test_partition import model
 from flowferry.controller import strategies
 from flowferry.controller.change import Change, moving
 from flowferry.controller.handover import Handover
+from flowferry.controller.losses import Losses
 from flowferry.controller.match import parse
 from flowferry.controller.model import Instance, Model, ModelError
 from flowferry.controller.openflow.channel import Channel, SwitchError
@@ -42,6 +43,8 @@ from flowferry.controller.strategies.base import (
 )
 from flowferry.wire import (
     Command,
+    Counter,
+    Flags,
     InReplyTo,
     KeyRing,
     Match,
@@ -389,6 +392,102 @@ def test_the_death_of_an_agent_is_told_once_to_whom_it_concerns(
     run(case)
 
 
+def test_an_agent_that_was_restarted_is_dead_before_it_is_heard(
+    run: Callable[[Case], None],
+) -> None:
+    """What it answers is not for the handover: it would answer for the one that has died."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        for boot in (1, 2):
+            asked = InReplyTo(Command.PREPARE, 0)
+            answer = Message(command=Command.ACK, handover=1 << 8 | 1, in_reply_to=asked)
+            sealed, _ = Sealer(KEYS, sender=2, boot=boot).seal(
+                answer, destination=bytes(6), source=bytes(6)
+            )
+            packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
+            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+        kinds = [type(event) for event in Script.made[0].events]
+        assert kinds == [Received, InstanceDead, Received]
+
+    run(case)
+
+
+def beat(service: Service, world: World, sender: Sealer, epoch: int, lost: int) -> None:
+    """Instance 2's answer to a heartbeat."""
+    counts = {Counter.LOST_PACKETS: lost}
+    status = Message(command=Command.STATUS, epoch=epoch, counts=counts)
+    sealed, _ = sender.seal(status, destination=bytes(6), source=bytes(6))
+    packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
+    service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+
+
+@pytest.mark.parametrize(("boot", "total"), [(2, 7), (1, 10)])
+@pytest.mark.parametrize("back_in_time", [True, False])
+def test_what_an_agent_held_when_it_failed_is_a_loss_of_its_handover(
+    run: Callable[[Case], None], boot: int, total: int, back_in_time: bool
+) -> None:
+    """Another process counts from zero; one that was stopped goes on from the 3 of before."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        sealers = {number: Sealer(KEYS, sender=2, boot=number) for number in (1, 2)}
+        beat(service, world, sealers[1], epoch=1, lost=3)
+        handover = ask(service, "udp", 2)
+        other = ask(service, "tcp", 3)
+        end = Finished(HandoverState.ABORTED, "it is dead", ())
+        service._dead(service.model.instances[2], "silent")
+        if back_in_time:
+            beat(service, world, sealers[boot], epoch=2, lost=total)
+            await act(service, 1, end)
+        else:
+            await act(service, 1, end)
+            beat(service, world, sealers[boot], epoch=2, lost=total)
+        assert handover.as_json(service.model)["lost_packets"] == 7
+        assert any("had held 7 packets" in line for _, line in handover.timeline)
+        assert other.as_json(service.model)["lost_packets"] == 0
+        for value in (
+            total,
+            total + 1,
+        ):  # told again; and a loss of another kind, in the same epoch
+            beat(service, world, sealers[boot], epoch=2, lost=value)
+        await service.stop()
+        again = await world.up()
+        assert again.handovers[1].lost_packets == 7
+        assert b'flowferry_packets_total{kind="lost"} 7.0' in service.metrics.text()
+
+    run(case)
+
+
+def test_what_was_lost_before_a_handover_is_none_of_its_losses(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        sealer = Sealer(KEYS, sender=2, boot=1)
+        beat(service, world, sealer, epoch=1, lost=0)
+        beat(service, world, sealer, epoch=2, lost=5)
+        handover = ask(service, "udp", 2)
+        beat(service, world, sealer, epoch=2, lost=5)
+        assert handover.lost_packets == 0
+
+    run(case)
+
+
+def test_what_the_strategy_has_heard_of_is_not_counted_twice() -> None:
+    handover = Handover(1, "nf", "udp", "i2", "script", False, Settings(), 0.0)
+    losses = Losses()
+    losses.begin(handover, (2,))
+    losses.died(2)
+    assert losses.tell(2, 7, fresh=False, since=0.0) is handover
+    handover.report = Report(lost_packets=7, lost_of={2: 7})
+    assert handover.lost_packets == 7
+    losses.died(2)
+    assert losses.tell(2, 4, fresh=True, since=1.0) is handover
+    assert Handover.from_record(handover.as_record()).lost_packets == 7 + 7 + 4
+
+
 def test_an_instance_without_a_support_layer_takes_part_in_nothing(
     run: Callable[[Case], None],
 ) -> None:
@@ -402,15 +501,22 @@ def test_an_instance_without_a_support_layer_takes_part_in_nothing(
     run(case)
 
 
-def test_an_agent_that_missed_the_end_is_given_its_peace(run: Callable[[Case], None]) -> None:
+@pytest.mark.parametrize(
+    ("says", "flags"),
+    [(Command.RELEASED, Flags.NONE), (Command.SEEN, Flags.UNFENCED | Flags.STATE_LOST)],
+)
+def test_an_agent_that_missed_the_end_is_given_its_peace(
+    run: Callable[[Case], None], says: Command, flags: Flags
+) -> None:
     async def case(world: World) -> None:
         service = await world.up()
         ask(service, "udp", 2)
         await act(service, 1, done(Script.made[0]))
         sent = len(world.switches[1].sent)
-        late = Message(command=Command.RELEASED, handover=1 << 8 | 1, counts={}, sender=2)
+        late = Message(command=says, handover=1 << 8 | 1, counts={}, sender=2)
         service._message(service.model.instances[2], late)
         ((_, answer),) = world.switches[1].sent[sent:]
-        assert Opener(KEYS, own=2).open(answer).command is Command.RELEASE
+        opened = Opener(KEYS, own=2).open(answer)
+        assert (opened.command, opened.flags) == (Command.RELEASE, flags)
 
     run(case)

@@ -53,17 +53,17 @@ def part(number: int = 1, source: int = A, destination: int = B) -> Part:
     return Part(number, Match(family=4), (), source, destination, SIDES, 1)
 
 
-def plan(*parts: Part) -> Plan:
+def plan(*parts: Part, settings: Settings = SETTINGS) -> Plan:
     peers = {i: Peer(i, IPv4Address("192.0.2.1"), 7000 + i) for i in (1, 2, 3)}
-    return Plan(7, parts or (part(),), peers, SETTINGS)
+    return Plan(7, parts or (part(),), peers, settings)
 
 
 class Scene:
     """A strategy, the time, and everything it has asked for so far."""
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: Part, settings: Settings = SETTINGS) -> None:
         self.now = 100.0
-        self.plan = plan(*parts)
+        self.plan = plan(*parts, settings=settings)
         self.rows: list[Transition] = []
         self.direct = Direct(self.rows.append)
         self.actions: list[Action] = []
@@ -140,7 +140,7 @@ class Scene:
         self.freeze()
         self.say(B, Command.IMPORTED)
         self.answer(Command.COMMIT, A)
-        self.run(SETTINGS.settling_ms / 1e3)
+        self.run(self.plan.settings.settling_ms / 1e3)
 
     def close(self) -> None:
         for each in (A, B):
@@ -192,6 +192,18 @@ def test_a_move_goes_through_its_steps_in_order() -> None:
     report = scene.direct.report(scene.now + 100)
     assert (report.flows, report.captured_packets, report.lost_packets) == (3, 5, 0)
     assert report.duration_ms == pytest.approx(SETTINGS.settling_ms)
+
+
+@pytest.mark.parametrize("settling_ms", [100, 300, 1500])
+def test_once_all_is_fenced_nobody_waits_for_old_entries(settling_ms: int) -> None:
+    scene = Scene(settings=Settings(settling_ms=settling_ms))
+    scene.settle()
+    assert not scene.sent(Command.RELEASE, A)
+    scene.say(B, Command.RELEASED, counts={})
+    assert scene.sent(Command.RELEASE, A)
+    scene.close()
+    assert scene.end.state is HandoverState.DONE
+    assert scene.direct.report(scene.now).duration_ms == pytest.approx(settling_ms)
 
 
 def test_nothing_to_move_is_done_at_once_and_touches_nothing() -> None:

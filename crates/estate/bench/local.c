@@ -2,7 +2,9 @@
  * What local state costs in C: ns per operation (p50), scaling with threads, bytes per item; beside
  * it a plain C hash table behind one pthread mutex, on the same keys, in the same run. Prints JSON.
  *
- *   cc -std=gnu11 -O2 local.c $(pkg-config --cflags --libs estate) -lpthread -o local && ./local
+ *   cc -std=gnu11 -O2 local.c $(pkg-config --cflags --libs estate) -lpthread -o local && ./local [URL]
+ *
+ * URL: a Redis, redis+unix:///PATH; the same set and get are measured on it, too.
  *
  * Keys have 20 bytes, values 64. Keys are visited in an order that no prefetcher knows. Each p50 is
  * the median over batches of the mean in a batch of 64, as an operation is shorter than a reading
@@ -17,7 +19,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { KEY = 20, VALUE = 64, BATCH = 64, BATCHES = 20000, MOST = 1000000 };
+enum { KEY = 20, VALUE = 64, BATCH = 64, BATCHES = 20000, FEW = 300, MOST = 1000000 };
 
 static char (*keys)[KEY];
 static uint32_t *order; /* a random permutation of the keys in use */
@@ -123,11 +125,11 @@ static int upwards(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double p50(void (*operation)(const char *))
+static double p50_of(void (*operation)(const char *), size_t batches)
 {
     static double times[BATCHES];
     size_t batch, n, at = 0;
-    for (batch = 0; batch < BATCHES; batch++) {
+    for (batch = 0; batch < batches; batch++) {
         double start = now_ns();
         for (n = 0; n < BATCH; n++) {
             operation(keys[order[at]]);
@@ -135,8 +137,13 @@ static double p50(void (*operation)(const char *))
         }
         times[batch] = (now_ns() - start) / BATCH;
     }
-    qsort(times, BATCHES, sizeof times[0], upwards);
-    return times[BATCHES / 2];
+    qsort(times, batches, sizeof times[0], upwards);
+    return times[batches / 2];
+}
+
+static double p50(void (*operation)(const char *))
+{
+    return p50_of(operation, BATCHES);
 }
 
 static void use(size_t wanted)
@@ -234,7 +241,26 @@ static double overhead(size_t items)
     return beyond;
 }
 
-int main(void)
+/* The same operations on the same keys, of a server. */
+static void redis(const char *url)
+{
+    estate_options options = ESTATE_OPTIONS;
+    estate *here = es;
+    double set_ns, get_ns;
+    options.cluster = "bench";
+    options.node = "redis";
+    options.backend = url;
+    must(estate_open(&options, &es));
+    use(1000);
+    set_ns = p50_of(set, FEW);
+    get_ns = p50_of(get, FEW);
+    estate_close(es);
+    es = here;
+    printf(", \"redis\": {\"redis_set\": %.1f, \"redis_get\": %.1f, \"set\": %.1f, \"get\": %.1f}", set_ns,
+           get_ns, p50(set), p50(get));
+}
+
+int main(int argc, char **argv)
 {
     static const size_t sizes[] = {1000, 10000, 100000, MOST};
     estate_options options = ESTATE_OPTIONS;
@@ -270,7 +296,10 @@ int main(void)
                "\"plain_get\": %.1f}",
                threads > 1 ? ", " : "", threads, throughput(set, threads), throughput(get, threads),
                throughput(plain_set, threads), throughput(plain_get, threads));
-    printf("], \"bytes_per_item_beyond_key_and_value\": {\"100000\": %.1f, \"1000000\": %.1f}}\n",
+    fputs("]", stdout);
+    if (argc > 1)
+        redis(argv[1]);
+    printf(", \"bytes_per_item_beyond_key_and_value\": {\"100000\": %.1f, \"1000000\": %.1f}}\n",
            overhead(100000), overhead(MOST));
     estate_item_close(counter);
     estate_close(es);

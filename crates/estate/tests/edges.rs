@@ -473,6 +473,53 @@ fn all_items_of_many_flows_are_found_and_no_others() {
     store.add(&flow(1).item("new"), 1).unwrap();
 }
 
+#[test]
+fn what_is_written_or_removed_while_it_is_tracked_is_told_once() {
+    let store = store();
+    let flow = FlowKey::from_scope("flow:6,10.0.0.1:1,10.0.0.2:80").unwrap();
+    let packets = flow.item("packets");
+    store.set(&packets, 1_i64).unwrap();
+    store.set("kept", 1_i64).unwrap();
+    store.set("gone", 1_i64).unwrap();
+    let handle = store.handle(&packets).unwrap();
+    let (one, two) = (Hold::Move(1), Hold::Move(2));
+    let flows = Selection::Flows(vec![flow.clone()]);
+    let keys = Selection::Keys(vec!["kept".into(), "gone".into(), packets.clone()]);
+    store.track(one, &flows);
+    store.track(two, &keys);
+    let told = |hold| {
+        let told: BTreeSet<String> = store.tracked(hold).into_iter().collect();
+        told
+    };
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|n| (*n).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!((told(one), told(two)), (names(&[]), names(&[])));
+    handle.add(1).unwrap();
+    handle.add(1).unwrap();
+    store.set(&flow.item("new"), 1_i64).unwrap();
+    store.delete("gone").unwrap();
+    store.set("other", 1_i64).unwrap();
+    assert_eq!(told(one), names(&[&packets, &flow.item("new")]));
+    assert_eq!(told(two), names(&[&packets, "gone"]));
+    assert_eq!(told(one), names(&[]));
+    // What moves in may be stamped long ago.
+    let mut item = store.get_item("other").unwrap();
+    item.key = "gone".into();
+    item.stamp = Stamp::from_ms(1);
+    store.insert_moved(Hold::Move(3), &item).unwrap();
+    store.untrack(one);
+    handle.add(1).unwrap();
+    assert_eq!(told(two), names(&["gone", &packets]));
+    assert_eq!(told(one), names(&[]));
+    store.untrack(two);
+    handle.add(1).unwrap();
+    assert_eq!(told(two), names(&[]));
+}
+
 proptest! {
     /// Every legal character in keys, and keys that differ in one only.
     #[test]

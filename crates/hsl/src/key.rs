@@ -111,8 +111,9 @@ impl Hash for Key {
     }
 }
 
-/// A parsed frame: its key, and what the key alone does not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A parsed frame: its key, and what the key alone does not tell. Also a flow with its direction,
+/// as a packet of it would look that arrives on the key's side; the EtherType is then 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parsed {
     /// The flow.
     pub key: Key,
@@ -120,6 +121,32 @@ pub struct Parsed {
     pub ethertype: u16,
     /// The key's low end is the frame's destination.
     pub swapped: bool,
+}
+
+impl Parsed {
+    /// A flow whose packets on the key's side come from its low end, or (`swapped`) from the high one.
+    pub fn flow(key: Key, swapped: bool) -> Parsed {
+        Parsed {
+            key,
+            ethertype: 0,
+            swapped,
+        }
+    }
+
+    /// The same flow seen from `side` (without an adapter's alias): what arrives there comes from
+    /// the other end.
+    pub fn on(&self, side: Side) -> Parsed {
+        let swapped = self.swapped ^ (self.key.side() != side);
+        Parsed::flow(self.key.on(side), swapped)
+    }
+
+    /// The flow as a match that names it alone, source first.
+    pub fn to_match(&self) -> String {
+        match self.swapped {
+            true => self.key.swapped().to_match(),
+            false => self.key.to_match(),
+        }
+    }
 }
 
 impl Key {

@@ -61,18 +61,14 @@ impl Match {
 
     /// Whether a flow, in either direction, belongs to this match.
     pub fn covers_flow(&self, key: &Key) -> bool {
-        [false, true].into_iter().any(|swapped| {
-            self.covers(&Parsed {
-                key: *key,
-                ethertype: 0,
-                swapped,
-            })
-        })
+        [false, true]
+            .into_iter()
+            .any(|swapped| self.covers(&Parsed::flow(*key, swapped)))
     }
 
-    /// The one flow that this match names, on the upstream side; `None` if it leaves the protocol
-    /// or an address open, or a port where the protocol has some.
-    pub fn flow(&self) -> Option<Key> {
+    /// The one flow that this match names, seen from upstream; `None` if it leaves the protocol or an
+    /// address open, or a port where the protocol has some.
+    pub fn flow(&self) -> Option<Parsed> {
         let bytes = match self.value.kind {
             4 => 4,
             6 => 16,
@@ -87,7 +83,10 @@ impl Match {
             && (self.value.kind == Kind::L2 as u8 || self.mask.high_port == [0xff; 2]);
         let portless = self.value.kind != Kind::L2 as u8 && !has_ports(self.value.proto);
         let protocol = self.value.kind == Kind::L2 as u8 || self.mask.proto == 0xff;
-        (exact && protocol && (ports || portless)).then(|| self.value.canonical().0)
+        (exact && protocol && (ports || portless)).then(|| {
+            let (key, swapped) = self.value.canonical();
+            Parsed::flow(key, swapped)
+        })
     }
 
     /// The packets whose headers equal `value` where `mask` has ones; `text` says so to people.

@@ -143,21 +143,18 @@ fn an_exception_is_no_business_of_other_holds() {
     let first = rules
         .unwrap()
         .iter()
-        .find(|(matching, _)| matching.covers_flow(&flow));
+        .find(|(matching, _)| matching.covers(&flow));
     assert_eq!(first.unwrap().1, Treatment::Capture);
 }
 
 #[test]
 fn a_downstream_key_belongs_to_the_flow_named_last() {
     let mut endpoint = Endpoint::new(1 << 20);
-    let (one, two) = (
-        packet(1, Side::Upstream).0.key,
-        packet(2, Side::Upstream).0.key,
-    );
+    let (one, two) = (packet(1, Side::Upstream).0, packet(2, Side::Upstream).0);
     let (behind, frame) = packet(9, Side::Downstream);
-    endpoint.set_alias(one, behind.key);
-    endpoint.set_alias(two, behind.key);
-    endpoint.drop_alias(&one);
+    endpoint.set_alias(one, behind);
+    endpoint.set_alias(two, behind);
+    endpoint.drop_alias(&one.key);
     let of_two = format!("ip,nw_proto=17,nw_src={},nw_dst=192.168.0.1", "10.0.0.2");
     endpoint
         .hold(1, spec(Role::Capture, &of_two, &[], &BOTH), 1)
@@ -169,18 +166,43 @@ fn a_downstream_key_belongs_to_the_flow_named_last() {
     assert_eq!(endpoint.on_frame(&behind, &frame, 2), Disposition::Kept);
 }
 
+/// A match has a direction, and so have a flow's two faces.
+#[test]
+fn an_alias_is_taken_by_a_match_of_its_direction_alone() {
+    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0, packet(9, Side::Downstream));
+    for (matching, treated) in [("ip,nw_src=10.0.0.1", true), ("ip,nw_dst=10.0.0.1", false)] {
+        let mut endpoint = Endpoint::new(1 << 20);
+        endpoint.set_alias(upstream, behind);
+        let held = spec(Role::Capture, matching, &[], &BOTH);
+        assert_eq!(endpoint.covers(&held, &behind), treated, "{matching}");
+        endpoint.hold(1, held, 1).unwrap();
+        let capture = (behind.key, Some(Treatment::Capture));
+        let found = flows(&endpoint.take_actions()).contains(&capture);
+        assert_eq!(found, treated, "{matching}");
+    }
+}
+
 #[test]
 fn a_rule_does_not_take_the_flow_of_a_hold_that_ended() {
     // Hold 1 has the flow by its upstream headers; a rule of hold 2 matches its downstream ones.
     let mut endpoint = Endpoint::new(1 << 20);
-    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0.key, packet(9, Side::Downstream));
-    endpoint.set_alias(upstream, behind.key);
-    let of = |number: u32| format!("ip,nw_src=10.0.0.{number}");
+    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0, packet(9, Side::Downstream));
+    endpoint.set_alias(upstream, behind);
     endpoint
-        .hold(1, spec(Role::Capture, &of(1), &[], &BOTH), 1)
+        .hold(1, spec(Role::Capture, "ip,nw_src=10.0.0.1", &[], &BOTH), 1)
         .unwrap();
+    // What comes in downstream from there goes there, as matches read.
     endpoint
-        .hold(2, spec(Role::Capture, &of(9), &[], &BOTH), 2)
+        .hold(
+            2,
+            spec(
+                Role::Capture,
+                "ip,nw_src=192.168.0.1,nw_dst=10.0.0.9",
+                &[],
+                &BOTH,
+            ),
+            2,
+        )
         .unwrap();
     endpoint.take_actions();
     endpoint.release(1, 3).unwrap();

@@ -15,7 +15,7 @@ fn refused(text: &str) -> String {
 
 fn key(text: &str) -> Key {
     let matching: Match = text.parse().expect(text);
-    matching.flow().expect(text)
+    matching.flow().expect(text).key
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """The state store beside what else there is: dict, a C hash table, Redis, UDP and ZeroMQ.
 
-Local operations in C and Python; global reads in Rust and Python at 2 to 16 instances, each a
+Local operations in C and Python; global reads in Rust, C and Python at 2 to 16 instances, each a
 process; a sum over many keys; a move of many items. Each case has its yardstick measured in the
 same passes, in turn. Lower is better where the unit is a time; the goal says which way it counts.
 """
@@ -15,8 +15,8 @@ from flowferry import estate
 from flowferry.bench.arms import say
 from flowferry.bench.report import Case, Goal, Report
 from flowferry.bench.settings import Settings
-from flowferry.bench.state_members import members
-from flowferry.bench.state_native import CProgram, Yardsticks
+from flowferry.bench.state_members import Members, members
+from flowferry.bench.state_native import CPrograms, Yardsticks
 from flowferry.bench.state_redis import estates, redis_url
 from flowferry.estate import Cached, Consistency, Estate, Live
 
@@ -63,11 +63,11 @@ def _value(name: str, title: str, unit: str, values: list[float], most: float) -
 
 
 def _c(settings: Settings) -> Iterator[Case]:
-    program = CProgram()
-    try:
-        told = [program.run() for _ in range(min(settings.passes, 3))]
-    finally:
-        program.close()
+    with ExitStack() as stack:
+        programs = CPrograms()
+        stack.callback(programs.close)
+        url = stack.enter_context(redis_url("redis+unix"))
+        told = [programs.local(url) for _ in range(min(settings.passes, 3))]
     for number, row in enumerate(told[0]["p50_ns"]):
         keys = row["keys"]
         judged = keys == 10_000
@@ -78,8 +78,25 @@ def _c(settings: Settings) -> Iterator[Case]:
             }
             goal = Goal(measure="value", most=most) if judged else None
             yield _case(f"c-{what}-{keys}", f"C {what}, {keys:,} keys", "ns", arms, goal)
+    for what in ("set", "get"):
+        # Operations a second: the gain is how many times as many.
+        arms = {
+            "redis": [1e9 / each["redis"][f"redis_{what}"] for each in told],
+            "estate": [1e9 / each["redis"][what] for each in told],
+        }
+        title = f"C {what} against Redis on a UNIX socket"
+        yield _case(f"c-redis-{what}", title, "op/s", arms, Goal(300.0))
     adds = [each["handle_add_ns"] for each in told]
     yield _value("c-add", "C add by an item handle", "ns", adds, 15.0)
+    for number, row in enumerate(told[0]["million_per_second"]):
+        for what in ("set", "get"):
+            arms = {
+                "hash table": [e["million_per_second"][number][f"plain_{what}"] for e in told],
+                "estate": [each["million_per_second"][number][what] for each in told],
+            }
+            threads = row["threads"]
+            title = f"C {what}, {threads} threads together"
+            yield _case(f"c-threads-{what}-{threads}", title, "M op/s", arms, None)
     for keys, _ in told[0]["bytes_per_item_beyond_key_and_value"].items():
         beyond = [each["bytes_per_item_beyond_key_and_value"][keys] for each in told]
         name, title = f"c-memory-{keys}", f"memory beyond key and value, {int(keys):,} items"
@@ -171,25 +188,48 @@ def _against_redis(settings: Settings) -> Iterator[Case]:
 
 
 def _live(settings: Settings) -> Iterator[Case]:
+    """By Rust, C and Python: each beside the same two yardsticks, measured next to it."""
     yardsticks = Yardsticks()
-    peers = [count - 1 for count in INSTANCES]
     rounds = 2000 if settings.passes > 5 else 800
-    told = [
-        yardsticks.run(["udp", "zmq", "estate"], peers, rounds)
-        for _ in range(min(settings.passes, 3))
-    ]
-    for count in INSTANCES:
-        found = {
-            kind: [each[kind, count - 1] for each in told] for kind in ("udp", "zmq", "estate")
-        }
-        for other, most, title in (
-            ("udp", 4.0, "the UDP floor"),
-            ("zmq", 1.0, "ZeroMQ"),
-        ):
-            arms = {other: found[other], "estate": found["estate"]}
-            name = f"live-{count}-{other}"
-            about = f"get_global Live, {count} instances, against {title}"
-            yield _case(name, about, "µs", arms, Goal(most=most))
+    with ExitStack() as stack:
+        programs = CPrograms()
+        stack.callback(programs.close)
+        for count in INSTANCES:
+            found: dict[str, list[float]] = {}
+            for _ in range(min(settings.passes, 5)):
+                told = yardsticks.run(["udp", "zmq", "estate"], [count - 1], rounds)
+                told["c", 0] = _live_c(programs, count, settings)["live_us"]
+                told["python", 0] = _live_python(count, settings)
+                for (kind, _peers), value in told.items():
+                    found.setdefault(kind, []).append(value)
+            for kind, language in (("estate", "Rust"), ("c", "C"), ("python", "Python")):
+                for other, most, title in (("udp", 4.0, "the UDP floor"), ("zmq", 1.0, "ZeroMQ")):
+                    arms = {other: found[other], kind: found[kind]}
+                    name = f"live-{count}-{language.lower()}-{other}"
+                    about = f"{language} get_global Live, {count} instances, against {title}"
+                    yield _case(name, about, "µs", arms, Goal(most=most))
+
+
+def _everywhere(others: Members) -> None:
+    """One item on each instance, with the value 1: `packets/0`."""
+    others.es.set("packets/0", 1)
+    others.fill("packets/%d", 1, "int")
+
+
+def _live_c(programs: CPrograms, count: int, settings: Settings) -> dict[str, float]:
+    # This process is one of the others here: the C program is the last instance.
+    with members(count - 1) as others:
+        _everywhere(others)
+        return programs.global_reads(others.cluster, others.place, count, settings.seconds / 5)
+
+
+def _live_python(count: int, settings: Settings) -> float:
+    with members(count) as others:
+        _everywhere(others)
+        ask = _asker(others.es)
+        if ask() != count:
+            raise RuntimeError(f"a read of {count} instances gave {ask()}")
+        return _median_us(ask, settings.seconds / 5)
 
 
 def _median_us(ask: Callable[[], object], seconds: float, least: int = 20) -> float:
@@ -213,8 +253,9 @@ def _python_live(settings: Settings) -> Iterator[Case]:
 def _python_live_of(kind: str, url: str, count: int, settings: Settings) -> Case:
     arms: dict[str, list[float]] = {kind: [], "estate": []}
     with members(count) as others, estates(url, count) as servers:
-        for each in (others.es, *servers):
-            each.set("packets", 1)
+        _everywhere(others)
+        for server in servers:
+            server.set("packets/0", 1)
         for _ in range(settings.passes):
             for name, es in ((kind, servers[0]), ("estate", others.es)):
                 ask = _asker(es)
@@ -225,18 +266,24 @@ def _python_live_of(kind: str, url: str, count: int, settings: Settings) -> Case
 
 
 def _asker(es: Estate, level: Consistency = LIVE) -> Callable[[], object]:
-    return lambda: es.get_global("packets", "sum", consistency=level)
+    return lambda: es.get_global("packets/0", "sum", consistency=level)
 
 
 def _cached(settings: Settings) -> Iterator[Case]:
-    for count in (2, 16):
-        with members(count) as others:
-            es = others.es
-            es.set("packets", 1)
-            ask = _asker(es, Cached(1.0))
-            values = [_median_us(ask, settings.seconds / 10) for _ in range(settings.passes)]
-        title = f"Python get_global Cached, {count} instances"
-        yield _value(f"cached-{count}", title, "µs", values, 4.0)
+    with ExitStack() as stack:
+        programs = CPrograms()
+        stack.callback(programs.close)
+        for count in (2, 16):
+            passes = range(min(settings.passes, 5))
+            values = [_live_c(programs, count, settings)["cached_us"] for _ in passes]
+            title = f"C get_global Cached, {count} instances"
+            yield _value(f"cached-{count}-c", title, "µs", values, 2.0)
+            with members(count) as others:
+                _everywhere(others)
+                ask = _asker(others.es, Cached(1.0))
+                values = [_median_us(ask, settings.seconds / 10) for _ in range(settings.passes)]
+            title = f"Python get_global Cached, {count} instances"
+            yield _value(f"cached-{count}-python", title, "µs", values, 4.0)
 
 
 def _sum(settings: Settings) -> Iterator[Case]:

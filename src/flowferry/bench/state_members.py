@@ -36,9 +36,13 @@ with estate.open(cluster=cluster, node=node, listen="127.0.0.1:0", peers=peers) 
 class Members:
     """An estate in this process, and the processes around it."""
 
-    def __init__(self, es: Estate, processes: list["subprocess.Popen[str]"]) -> None:
+    def __init__(
+        self, es: Estate, cluster: str, place: str, processes: list["subprocess.Popen[str]"]
+    ) -> None:
         """Use `members`."""
         self.es = es
+        #: Its name, and where it can be joined.
+        self.cluster, self.place = cluster, place
         self._processes = processes
 
     def fill(self, prefix: str, count: int, kind: str, *, which: slice = slice(None)) -> None:
@@ -98,4 +102,4 @@ def members(count: int) -> Iterator[Members]:
             if time.monotonic() > until:
                 raise RuntimeError(f"only {es.members()} of {count} instances found each other")
             time.sleep(0.01)
-        yield Members(es, processes)
+        yield Members(es, cluster, place, processes)

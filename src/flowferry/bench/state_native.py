@@ -25,24 +25,32 @@ def _run(*argv: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-class CProgram:
-    """`crates/estate/bench/local.c` against libestate as it is installed for C programs."""
+class CPrograms:
+    """Those of `crates/estate/bench`, against libestate as it is installed for C programs."""
 
     def __init__(self) -> None:
-        """Build both, in a directory of its own."""
+        """Build all, in a directory of its own."""
         self._directory = tempfile.TemporaryDirectory()
-        place = Path(self._directory.name)
+        self._place = place = Path(self._directory.name)
         _run("make", "--silent", "install-c", f"PREFIX={place}")
-        self._program = place / "local"
-        source = ESTATE / "bench" / "local.c"
-        _run(
-            "cc", "-O2", source, f"-I{place}/include", f"-L{place}/lib", f"-Wl,-rpath,{place}/lib",
-            "-lestate", "-lpthread", "-o", self._program,
-        )  # fmt: skip
+        for name in ("local", "global"):
+            source = ESTATE / "bench" / f"{name}.c"
+            _run(
+                "cc", "-O2", source, f"-I{place}/include", f"-L{place}/lib",
+                f"-Wl,-rpath,{place}/lib", "-lestate", "-lpthread", "-o", place / name,
+            )  # fmt: skip
 
-    def run(self) -> dict[str, Any]:
-        """One run of all it measures, some ten seconds."""
-        told: dict[str, Any] = json.loads(_run(self._program))
+    def local(self, redis: str) -> dict[str, Any]:
+        """All of local state, some ten seconds; set and get also of the server `redis`."""
+        told: dict[str, Any] = json.loads(_run(self._place / "local", redis))
+        return told
+
+    def global_reads(
+        self, cluster: str, peer: str, instances: int, seconds: float
+    ) -> dict[str, float]:
+        """Medians `live_us` and `cached_us` of an instance that joins as the last one."""
+        argv = (cluster, peer, str(instances), str(seconds))
+        told: dict[str, float] = json.loads(_run(self._place / "global", *argv))
         return told
 
     def close(self) -> None:

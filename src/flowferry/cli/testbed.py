@@ -188,11 +188,11 @@ def _status(bed: Testbed) -> dict[str, Any]:
         {"pid": pid, "argv": argv, "alive": alive} for pid, argv, alive in bed.owner.daemons()
     ]
     for name, switch in bed.switches.items():
-        counters = bed.ovs.port_counters(switch)
+        counters = bed.ovs_of(name).port_counters(switch)
         description["switches"][name]["counters"] = {
             port: vars(values) for port, values in counters.items()
         }
-        description["switches"][name]["entries"] = bed.ovs.dump_entries(name)
+        description["switches"][name]["entries"] = bed.ovs_of(name).dump_entries(name)
     return description
 
 

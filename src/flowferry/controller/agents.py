@@ -38,6 +38,8 @@ from flowferry.wire import (
 LOG = logging.getLogger(__name__)
 #: Ethernet addresses mean nothing to receivers; these say in a capture who speaks.
 SOURCE = bytes.fromhex("02ff00000000")
+#: Why an agent counts as dead that answers.
+RESTARTED = "its agent failed open or was restarted"
 #: Between questions to agents that take part in nothing, in heartbeats.
 IDLE_FACTOR = 5
 
@@ -55,6 +57,10 @@ class Pulse:
     #: Questions since.
     missed: int = 0
     epoch: int | None = None
+    #: Of its process: a greater one is another process, which knows nothing of what was under way.
+    boot: int | None = None
+    #: Boot and epoch of the last heartbeat's status, and when it came: `counts` are of then.
+    counted: tuple[int, int | None, float] | None = None
     name: str | None = None
     counts: Mapping[Counter, int] = field(default_factory=dict)
 
@@ -71,16 +77,21 @@ class Agents:
         channels: Mapping[int, Channel],
         on_message: Callable[[Instance, Message], None],
         on_dead: Callable[[Instance, str], None],
+        on_lost: Callable[[Instance, int, bool, float], None],
         heartbeat: float,
         dead_after: int,
     ) -> None:
-        """`heartbeat`: seconds; after `dead_after` unanswered ones an agent counts as dead."""
+        """`heartbeat`: seconds; after `dead_after` unanswered ones an agent counts as dead.
+
+        `on_lost`: an agent has begun a new epoch, and that many packets are lost which were held
+        in the one before; whether it is another process; when it was last heard of before.
+        """
         self._keys = keys
         self._sealer = Sealer(keys, sender=CONTROLLER, boot=boot)
         self.opener = Opener(keys, own=CONTROLLER)
         self._assembler = Assembler()
         self._model, self._channels = model, channels
-        self._on_message, self._on_dead = on_message, on_dead
+        self._on_message, self._on_dead, self._on_lost = on_message, on_dead, on_lost
         self._heartbeat, self._dead_after = heartbeat, dead_after
         self._lists = itertools.count(1)
         self._last_side: dict[int, Side] = {}
@@ -186,16 +197,34 @@ class Agents:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         pulse.heard, pulse.missed = asyncio.get_running_loop().time(), 0
         pulse.name = message.name or pulse.name
+        before, pulse.boot = pulse.boot, message.boot
+        if before not in (None, message.boot):
+            # Before it is heard: it would answer for the one that has died.
+            self._on_dead(instance, RESTARTED)
         if message.command is not Command.STATUS:
             return
-        if message.counts is not None and not message.handover:
-            pulse.counts = message.counts
-        before, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
+        epoch, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
         for waiting in self._refreshing:
             if instance.id in waiting:
                 waiting[instance.id].set()
-        if before is not None and before != pulse.epoch:
-            self._on_dead(instance, "its agent failed open or was restarted")
+        if epoch is not None and epoch != pulse.epoch:
+            self._on_dead(instance, RESTARTED)
+        if message.counts is not None and not message.handover:
+            self._count(instance, pulse, message, message.counts)
+
+    def _count(
+        self, instance: Instance, pulse: Pulse, message: Message, counts: Mapping[Counter, int]
+    ) -> None:
+        before, counts_before = pulse.counted, pulse.counts
+        pulse.counted = message.boot, pulse.epoch, asyncio.get_running_loop().time()
+        pulse.counts = counts
+        if before is None or before[1] == pulse.epoch:
+            return
+        fresh = before[0] != message.boot
+        known = 0 if fresh else counts_before.get(Counter.LOST_PACKETS, 0)
+        lost = counts.get(Counter.LOST_PACKETS, 0) - known
+        if lost > 0:
+            self._on_lost(instance, lost, fresh, before[2])
 
     # -- who is alive --------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Controller:
                 "rejected": agents.opener.rejected,
                 "misplaced": agents.misplaced,
             },
+            "connections_malformed": self._service.listener.malformed,
             "controller_packets": agents.data_packets,
         }
 

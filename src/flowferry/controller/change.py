@@ -1,4 +1,6 @@
-"""A change of rules: what a handover is to bring about, and how it is undone, whole or in parts.
+"""A change of rules: what a handover is to bring about, and how it is undone.
+
+How it is undone in part stands in `remainder`.
 
 Pure. A change can be applied to any model that has moved on in the meantime, since handovers whose
 flows do not overlap run side by side.
@@ -6,8 +8,8 @@ flows do not overlap run side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flowferry.controller.match import ALL, covers, overlaps, parse, text
@@ -17,7 +19,6 @@ from flowferry.controller.model import (
     ModelError,
     Rule,
 )
-from flowferry.controller.partition import Part
 from flowferry.wire import Match
 
 #: Of the first rule where none overlaps it.
@@ -77,7 +78,7 @@ class Change:
         return cls(data["group"], put, tuple(data["drop"]), data["default"])
 
 
-_PLAIN = ("id", "group", "priority", "target", "one_way", "before_equal")
+_PLAIN = ("id", "group", "priority", "target", "one_way", "before_equal", "other_way")
 
 
 def moving(
@@ -128,46 +129,3 @@ def moving(
     ids = sorted(rule.id for rule in same) or [new]
     rule = Rule(ids[0], group, match, priority, target, one_way)
     return Change(group, (rule,), (*hidden, *ids[1:]))
-
-
-def turned_back(
-    change: Change,
-    before: Model,
-    parts: Sequence[Part],
-    back: Iterable[int],
-    ids: Iterable[int],
-) -> Change:
-    """What a change of rules is left to be when some of its parts go back.
-
-    before   the model that the change was applied to
-    back     numbers of the parts whose flows are to go where they went before
-    ids      for rules that this needs
-
-    The old rules stay. What has moved goes by rules of its own, each directly before the old rule
-    that the part was cut from. All parts back: the change is nothing.
-    """
-    gone = set(back)
-    moved = [part for part in parts if part.number not in gone]
-    numbers = iter(ids)
-    put = []
-    for part in moved:
-        # The rule that served the part: the first that covers it.
-        old = next(
-            rule
-            for rule in before.rules_of(change.group)
-            if covers(rule.match, part.match)
-            and rule.target == part.source
-            and all(rule.on(side) for side in part.sides)
-        )
-        put.append(
-            Rule(
-                next(numbers),
-                change.group,
-                part.match,
-                old.priority,
-                part.destination,
-                one_way=len(part.sides) == 1,
-                before_equal=True,
-            )
-        )
-    return replace(change, put=tuple(put), drop=(), default=None)

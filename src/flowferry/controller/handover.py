@@ -51,6 +51,9 @@ class Handover:
     data: dict[str, Any] = field(default_factory=dict)
     #: Whatever belongs to one of these is this handover's business; not journalled.
     concerns: list[Match] = field(default_factory=list)
+    #: By instance: packets that its agent held when it ended or failed open, as it, or the next
+    #: one, has counted them. The report may have some of them.
+    lost_unsaid: dict[int, int] = field(default_factory=dict)
     #: Data packets that had come to the controller when it began.
     packets_before: int = 0
 
@@ -58,6 +61,13 @@ class Handover:
         """A line for the timeline, now."""
         if len(self.timeline) < MOST_NOTES:
             self.timeline.append((round((time.time() - self.asked) * 1e3, 3), line))
+
+    @property
+    def lost_packets(self) -> int:
+        """By the agents' account, with what died with one of them."""
+        said = self.report.lost_of
+        unsaid = (max(0, held - said.get(one, 0)) for one, held in self.lost_unsaid.items())
+        return self.report.lost_packets + sum(unsaid)
 
     @property
     def is_over(self) -> bool:
@@ -82,10 +92,10 @@ class Handover:
                 name: getattr(report, name)
                 for name in (
                     "flows", "duration_ms", "fence_ms", "transfer_ms", "captured_packets",
-                    "captured_bytes_peak", "stray_packets", "lost_packets", "controller_packets",
-                    "markers",
+                    "captured_bytes_peak", "stray_packets", "controller_packets", "markers",
                 )
             },
+            "lost_packets": self.lost_packets,
             "flags": list(report.flags),
             "error": self.error or report.error,
             "parts": [self._part(part, model) for part in self.parts],
@@ -111,7 +121,11 @@ class Handover:
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "settings": asdict(self.settings),
-            "report": {**asdict(self.report), "parts": list(self.report.parts.items())},
+            "report": {
+                **asdict(self.report),
+                **{name: list(getattr(self.report, name).items()) for name in _NUMBERED},
+            },
+            "lost_unsaid": list(self.lost_unsaid.items()),
             "back": sorted(self.back),
             "parts": [_write_part(part) for part in self.parts],
             **{
@@ -126,7 +140,8 @@ class Handover:
         report = dict(data["report"])
         known = {each.name for each in fields(Report)}
         report = {name: value for name, value in report.items() if name in known}
-        report |= {"flags": tuple(report["flags"]), "parts": dict(map(tuple, report["parts"]))}
+        report |= {name: dict(map(tuple, report.get(name, ()))) for name in _NUMBERED}
+        report["flags"] = tuple(report["flags"])
         plain = {name: data[name] for name in _PLAIN}
         return cls(
             **{
@@ -135,6 +150,7 @@ class Handover:
                 "timeline": [(at, line) for at, line in data["timeline"]],
                 "settings": Settings(**data["settings"]),
                 "report": Report(**report),
+                "lost_unsaid": dict(map(tuple, data.get("lost_unsaid", ()))),
                 "back": set(data["back"]),
                 "parts": tuple(_read_part(part) for part in data["parts"]),
                 **{
@@ -146,6 +162,8 @@ class Handover:
 
 
 _CHANGES = ("change", "done", "undo")
+#: Mappings by number, which JSON has none of.
+_NUMBERED = ("parts", "lost_of")
 _PLAIN = (
     "number", "group", "match", "to", "strategy", "one_way", "asked", "priority", "rule", "state",
     "error", "timeline", "step", "data", "packets_before",

@@ -9,7 +9,7 @@ the group's first instance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -84,6 +84,50 @@ def overlaps(a: Match, b: Match) -> bool:
 def covers(a: Match, b: Match) -> bool:
     """Whether every packet of `b` belongs to `a`."""
     return both(a, b) == b
+
+
+def without(match: Match, other: Match) -> Iterator[Match]:
+    """What of `match` does not belong to `other`, in pieces of which no two overlap.
+
+    One piece for each bit that only `other` asks for: with the bits before it as `other` wants
+    them, and that one different. A protocol has no bits in OpenFlow: all others one by one.
+    """
+    if not overlaps(match, other):
+        yield match
+        return
+    rest = match
+    for name, values in (("family", FAMILIES), ("protocol", range(256))):
+        wanted = getattr(other, name)
+        if wanted is None or getattr(rest, name) is not None:
+            continue
+        yield from (_with(rest, name, value) for value in values if value != wanted)
+        rest = _with(rest, name, wanted)
+    for name in _FIELDS:
+        masked = getattr(other, name)
+        if masked is None:
+            continue
+        kind, (wanted, asked) = type(masked.value), _bits(masked)
+        mine = getattr(rest, name)
+        value, mask = (0, 0) if mine is None else _bits(mine)
+        for at in reversed(range((asked & ~mask).bit_length())):
+            bit = 1 << at
+            if not asked & ~mask & bit:
+                continue
+            mask |= bit
+            yield _with(rest, name, Masked(kind(value | bit & ~wanted), kind(mask)))
+            value |= bit & wanted
+        if mask:
+            rest = _with(rest, name, Masked(kind(value), kind(mask)))
+
+
+def outside(match: Match, others: Sequence[Match]) -> Iterator[Match]:
+    """What of `match` belongs to none of `others`, in pieces of which no two overlap."""
+    at = next((at for at, other in enumerate(others) if overlaps(match, other)), None)
+    if at is None:
+        yield match
+        return
+    for piece in without(match, others[at]):
+        yield from outside(piece, others[at + 1 :])
 
 
 def families(match: Match) -> tuple[Match, ...]:
@@ -177,7 +221,9 @@ def _parts(match: Match) -> Iterator[str]:
         if port is not None:
             yield f"{name}={port.value}" + ("" if port.mask == 0xFFFF else f"/{port.mask:#x}")
     for name, tag in (("dl_vlan", match.outer_vlan), ("inner_vlan", match.inner_vlan)):
-        if tag is not None:
+        if tag is not None and tag.mask != VLAN_MASK:
+            yield f"{name}={tag.value:#06x}/{tag.mask:#06x}"
+        elif tag is not None:
             yield f"{name}={tag.value & 0xFFF if tag.value & TAGGED else 'none'}"
 
 
@@ -267,6 +313,12 @@ def _reads_port(protocol: int | None, field: str) -> Callable[[str, Match], Matc
 
 def _reads_vlan(field: str) -> Callable[[str, Match], Match]:
     def read(value: str, _: Match) -> Match:
+        # With a mask both are in OpenFlow's form: 13 bits, 0x1000 for "tagged".
+        words, slash, bits = value.partition("/")
+        if slash:
+            mask = _number(bits, VLAN_MASK)
+            masked = Masked(_number(words, VLAN_MASK) & mask, mask) if mask else None
+            return _with(ALL, field, masked)
         tag = 0 if value == "none" else TAGGED | _number(value, 0xFFF)
         return _with(ALL, field, Masked(tag, VLAN_MASK))
 

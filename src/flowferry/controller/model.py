@@ -87,7 +87,10 @@ class Rule:
     target: int
     one_way: bool = False
     #: Goes before the rule of the same priority: what is left of a move that was done in part.
+    #: Rules of one priority that do so do not overlap, or lead to the same instance.
     before_equal: bool = False
+    #: The other way of `one_way`, for packets from downstream alone; of what is left only.
+    other_way: bool = False
 
     @property
     def rank(self) -> int:
@@ -96,7 +99,7 @@ class Rule:
 
     def on(self, side: Side) -> bool:
         """Whether it is in force for packets that come from a side."""
-        return side is UPSTREAM or not self.one_way
+        return not (self.other_way if side is UPSTREAM else self.one_way)
 
 
 @dataclass(frozen=True)

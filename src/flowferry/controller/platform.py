@@ -98,16 +98,23 @@ class Platform:
             self.controller = Daemon(path, url, env={TOKEN: bed.owner.token})
             if not self._detached:
                 self._stack.push(self.controller)
-            bed.ovs.set_controller(bed.switches.values(), f"tcp:127.0.0.1:{wiring.OPENFLOW_PORT}")
+            self.connect_switches(wiring.OPENFLOW_PORT)
             self._await_switches()
             for switch in bed.switches:
-                bed.ovs.remove_entries(switch, STATIC)
+                bed.ovs_of(switch).remove_entries(switch, STATIC)
             (directory / wiring.URL).write_text(url + "\n")
             bed.belongs_to(url)
         except BaseException:
             self._stack.close()
             raise
         return self
+
+    def connect_switches(self, port: int) -> None:
+        """Have the switches connect to this port of the controller's address."""
+        bed = self.bed
+        for switch in bed.switches.values():
+            target = f"tcp:{bed.controller_address}:{port}"
+            bed.ovs_of(switch.name).set_controller([switch], target)
 
     def _await_switches(self) -> None:
         """Until every switch has its entries. Raises `ControllerError` if one does not get them."""

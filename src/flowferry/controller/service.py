@@ -17,12 +17,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowferry.controller import strategies
+from flowferry.controller import remainder, strategies
 from flowferry.controller.agents import Agents, Pulse
 from flowferry.controller.api import Metrics
-from flowferry.controller.change import Change, turned_back
+from flowferry.controller.change import Change
 from flowferry.controller.conductor import Conductor, Failpoint
 from flowferry.controller.handover import Handover
+from flowferry.controller.losses import Losses
 from flowferry.controller.match import overlaps
 from flowferry.controller.model import BOTH_SIDES, Instance, Model, ModelError
 from flowferry.controller.openflow.channel import Channel
@@ -42,7 +43,7 @@ from flowferry.controller.strategies.base import (
     TurnRefused,
 )
 from flowferry.controller.switchboard import Switchboard
-from flowferry.wire import Command, KeyRing, Match, Message, Side
+from flowferry.wire import Command, Flags, KeyRing, Match, Message, Side
 
 LOG = logging.getLogger(__name__)
 Build = Callable[[Model], Change]
@@ -93,6 +94,7 @@ class Service:
             channels=self.listener.channels,
             on_message=self._message,
             on_dead=self._dead,
+            on_lost=self._lost,
             heartbeat=heartbeat,
             dead_after=dead_after,
         )
@@ -103,6 +105,7 @@ class Service:
         self._waiting: dict[int, Build] = {}
         self._resuming: set[int] = set()
         self._ends: dict[int, asyncio.Event] = {}
+        self._losses = Losses()
         self._ready = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self.watchers: set[Watcher] = set()
@@ -193,18 +196,35 @@ class Service:
             Command.RELEASED: Command.RELEASE,
             Command.ABORTED: Command.RELEASE,
             Command.ABORT: Command.RELEASE,
+            # It was taken for dead, and still keeps what comes: nobody sends markers any more.
+            Command.SEEN: Command.RELEASE,
         }.get(message.command)
         if handover is not None and handover.is_over and answer is not None:
-            reply = Message(command=answer, handover=message.handover)
+            forced = message.command is Command.SEEN
+            flags = Flags.UNFENCED | Flags.STATE_LOST if forced else Flags.NONE
+            reply = Message(command=answer, handover=message.handover, flags=flags)
             self.agents.send(instance.id, None, reply)
 
     def _dead(self, instance: Instance, why: str) -> None:
         self.publish("instance", {"name": instance.name, "alive": False, "why": why})
+        self._losses.died(instance.id)
         for conductor in list(self._conductors.values()):
             concerned = conductor.started and instance.id in conductor.instances
             if concerned and instance.id not in conductor.dead:
                 conductor.dead.add(instance.id)
                 conductor.feed(InstanceDead(instance.id, f"instance {instance.name}: {why}"))
+
+    def _lost(self, instance: Instance, packets: int, fresh: bool, since: float) -> None:
+        """An agent has counted what was held when it, or the one before it, failed."""
+        handover = self._losses.tell(instance.id, packets, fresh, since)
+        if handover is None:
+            return
+        handover.note(f"instance {instance.name} had held {packets} packets, which are lost")
+        if not handover.is_over:
+            return self.changed(handover)
+        self.metrics.packets.labels("lost").inc(packets)
+        self.store.save_handover(Record(handover.number, True, handover.as_record()))
+        self.publish("handover", handover.as_json(self.model, timeline=False))
 
     def _engage(self, conductor: Conductor, by: int) -> None:
         engaged = self.agents.engaged
@@ -231,6 +251,7 @@ class Service:
         """Work out what would change on the model as it is."""
         handover.change = change
         handover.concerns = change.concerns(self.model)
+        remainder.check(change, self.model)
         handover.parts = parts_of(self.model, change.apply(self.model), handover.group)
         if change.put:
             handover.priority, handover.rule = change.put[0].priority, change.put[0].id
@@ -273,10 +294,14 @@ class Service:
         if self._greeting:
             self._spawn(self._launch(conductor))
         else:
-            conductor.start()
+            self._start(conductor)
 
     async def _launch(self, conductor: Conductor) -> None:
         await self.agents.refresh(conductor.instances, self._greeting)
+        self._start(conductor)
+
+    def _start(self, conductor: Conductor) -> None:
+        self._losses.begin(conductor.handover, conductor.instances)
         conductor.start()
 
     def _conduct(self, handover: Handover) -> Conductor:
@@ -342,7 +367,9 @@ class Service:
             assert handover.change is not None
             before = handover.undo.apply(self.model)
             ids = iter(lambda: self.store.next_number("rule"), 0)
-            left = turned_back(handover.change, before, handover.parts, handover.back, ids)
+            left = remainder.turned_back(
+                handover.change, before, handover.parts, handover.back, ids
+            )
             self._replace(handover, left)
         self._spawn(self._turn_back(handover, parts))
 
@@ -394,6 +421,7 @@ class Service:
         """A strategy is done."""
         conductor = self._conductors.pop(handover.number)
         self._engage(conductor, -1)
+        self._losses.end(handover, conductor.instances, asyncio.get_running_loop().time())
         for part in handover.parts:
             self.agents.forget(conductor.plan.wire_id(part))
         self.metrics.under_way.set(len(self._conductors))
@@ -452,6 +480,7 @@ class Service:
             handover.note(f"not all switches came back within {PATIENCE:g} s")
         conductor = self._conduct(handover)
         self._resuming.discard(handover.number)
+        self._losses.begin(handover, conductor.instances)
         conductor.restore(handover.data)
 
 

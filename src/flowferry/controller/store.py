@@ -23,6 +23,8 @@ from flowferry.wire import Peer
 #: Handovers that are over and still listed after a restart.
 KEPT = 1000
 VERSION = 1
+#: What `one_way` holds.
+BOTH_WAYS, ONE_WAY, OTHER_WAY = 0, 1, 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS rules (
@@ -127,7 +129,12 @@ class Store:
         gone = {number for (number,) in self._db.execute("SELECT id FROM removed")}
         instances = {k: v for k, v in model.instances.items() if k not in gone}
         rows = self._db.execute("SELECT * FROM rules")
-        rules = [Rule(r[0], r[1], parse(r[2]), r[3], r[4], bool(r[5]), bool(r[6])) for r in rows]
+        rules = [
+            Rule(
+                r[0], r[1], parse(r[2]), r[3], r[4], r[5] == ONE_WAY, bool(r[6]), r[5] == OTHER_WAY
+            )
+            for r in rows
+        ]
         defaults = dict(self._db.execute("SELECT grp, target FROM defaults").fetchall())
         return replace(
             model,
@@ -142,7 +149,7 @@ class Store:
         self._db.executemany(
             "INSERT INTO rules VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (r.id, r.group, text(r.match), r.priority, r.target, r.one_way, r.before_equal)
+                (r.id, r.group, text(r.match), r.priority, r.target, _way(r), r.before_equal)
                 for r in model.rules.values()
             ],
         )
@@ -187,6 +194,10 @@ class Store:
     def save_positions(self, positions: list[tuple[int, int, int]]) -> None:
         """Keep them for the next start."""
         self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", positions)
+
+
+def _way(rule: Rule) -> int:
+    return ONE_WAY if rule.one_way else OTHER_WAY if rule.other_way else BOTH_WAYS
 
 
 def write_instance(instance: Instance) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
     key = key_of(directory)
     return {
         "name": bed.name,
-        "openflow": {"listen": f"127.0.0.1:{OPENFLOW_PORT}", "netns": bed.namespaces["sw"]},
+        "openflow": {
+            "listen": f"{bed.controller_address}:{OPENFLOW_PORT}",
+            "netns": bed.namespaces["sw"],
+        },
         "rest": {"listen": f"127.0.0.1:{_free_port()}"},
         "journal": str(directory / JOURNAL),
         "keys": [{"id": key.id, "file": key.file}],

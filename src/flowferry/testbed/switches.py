@@ -3,6 +3,8 @@
 Both daemons run in the switch namespace with private sockets, database and logs, so that any number
 of them run beside each other and beside a system-wide Open vSwitch. They stay in the foreground,
 as children: a pid that is known at the fork needs no pid file that a crash could leave unread.
+
+Switches that are apart have a pair of daemons each, in a namespace each.
 """
 
 import re
@@ -41,11 +43,15 @@ class PortCounters:
 class OpenVSwitch:
     """The daemons of one run, and commands to them."""
 
-    def __init__(self, run: Run, ns: str | None) -> None:
-        """For the run whose switches are in namespace `ns`; it need not have been started."""
+    def __init__(self, run: Run, ns: str | None, name: str = "ovs") -> None:
+        """For the run whose switches are in namespace `ns`; it need not have been started.
+
+        `name`: of the directory for sockets, database and logs, and before the logs' names.
+        """
         self._run = run
         self._ns = ns
-        self.directory = run.directory / "ovs"
+        self._name = name
+        self.directory = run.directory / name
         self.database = f"unix:{self.directory}/db.sock"
         where = str(self.directory)
         self._env = {"OVS_RUNDIR": where, "OVS_LOGDIR": where, "OVS_DBDIR": where}
@@ -66,7 +72,7 @@ class OpenVSwitch:
                 f"--unixctl={self.directory}/ovsdb-server.ctl",
                 "--no-chdir",
             ],
-            log="ovsdb-server",
+            log=self._log("ovsdb-server"),
             env=self._env,
         )
         self._await_socket(self.directory / "db.sock", server, "ovsdb-server")
@@ -75,6 +81,13 @@ class OpenVSwitch:
         self._vsctl(
             "--no-wait", "init", "--", "set", "Open_vSwitch", ".", "other_config:vlan-limit=0"
         )
+        self.start_vswitchd()
+
+    def start_vswitchd(self) -> "subprocess.Popen[Any]":
+        """Start the daemon that forwards (again): bridges come from the database, entries do not.
+
+        Raises `TestbedError` with its last words if it fails.
+        """
         switchd = self._run.daemon(
             self._ns,
             [
@@ -83,11 +96,23 @@ class OpenVSwitch:
                 f"--unixctl={self.directory}/ovs-vswitchd.ctl",
                 "--no-chdir",
             ],
-            log="ovs-vswitchd",
+            log=self._log("ovs-vswitchd"),
             env=self._env,
         )
         self._await_socket(self.directory / "ovs-vswitchd.ctl", switchd, "ovs-vswitchd")
         self._run.step("ovs-vswitchd")
+        return switchd
+
+    def vswitchd(self) -> int:
+        """Process id of the daemon that forwards. Raises `LookupError` if it does not run."""
+        control = f"--unixctl={self.directory}/ovs-vswitchd.ctl"
+        for pid, argv, alive in self._run.daemons():
+            if alive and control in argv:
+                return pid
+        raise LookupError(f"no ovs-vswitchd runs in {self.directory}")
+
+    def _log(self, daemon: str) -> str:
+        return daemon if self._name == "ovs" else f"{self._name}-{daemon}"
 
     def add(self, switches: Iterable[Switch], ports: PortType) -> None:
         """Make bridges with their ports, in one transaction; return when all carry frames."""
@@ -174,7 +199,12 @@ class OpenVSwitch:
         deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
             if daemon.poll() is not None:
-                log = (self._run.directory / f"{name}.log").read_text().strip().splitlines()
+                log = (
+                    (self._run.directory / f"{self._log(name)}.log")
+                    .read_text()
+                    .strip()
+                    .splitlines()
+                )
                 raise TestbedError(
                     f"{name} ended at once: {log[-1] if log else 'it said nothing'}",
                     "look at that, and start again",

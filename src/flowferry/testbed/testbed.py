@@ -31,9 +31,15 @@ from flowferry.testbed.topology import (
 )
 
 DEFAULT_NAME = "lab"
+#: An instance's devices in the data path.
+_DEVICES = ("up", "down")
 DESCRIPTION = "testbed.json"
-#: Roles of the namespaces that hold the switches and the management bridge.
-SWITCHES, MANAGEMENT = "sw", "mg"
+#: Roles of the namespaces that hold the switches (the second one's only where they are apart) and
+#: the management bridge.
+SWITCHES, EGRESS, MANAGEMENT = "sw", "sw2", "mg"
+#: Of the link between switches that are apart, by which both reach a controller in the first's
+#: namespace.
+CONTROL_NETWORK = ("172.31.1.1", "172.31.1.2")
 
 
 class Testbed(Commands):
@@ -160,8 +166,21 @@ class Testbed(Commands):
 
     @property
     def ovs(self) -> OpenVSwitch:
-        """The daemons behind the switches, to read counters and set entries."""
-        return OpenVSwitch(self.owner, self.namespaces.get(SWITCHES))
+        """The daemons behind the switches, or the ingress switch, to read counters, set entries."""
+        return self.ovs_of("ingress")
+
+    def ovs_of(self, switch: str) -> OpenVSwitch:
+        """The daemons behind a switch."""
+        return self._open_vswitch(self.owner, self.switches[switch].role)
+
+    def _open_vswitch(self, run: Run, role: str) -> OpenVSwitch:
+        name = "ovs" if role == SWITCHES else f"ovs-{role}"
+        return OpenVSwitch(run, self.namespaces.get(role), name)
+
+    @property
+    def controller_address(self) -> str:
+        """Where a controller in the namespace of the ingress switch is found by all switches."""
+        return CONTROL_NETWORK[0] if self.options.apart else "127.0.0.1"
 
     def _cgroups(self, ns: str) -> Sequence[Path]:
         return self._groups.get(ns, ())
@@ -170,7 +189,8 @@ class Testbed(Commands):
 
     def _build(self, run: Run) -> Description:
         numbers = range(1, self.options.instances + 1)
-        for role in (SWITCHES, MANAGEMENT, "h1", "h2", *(f"i{k}" for k in numbers)):
+        apart = (EGRESS,) if self.options.apart else ()
+        for role in (SWITCHES, *apart, MANAGEMENT, "h1", "h2", *(f"i{k}" for k in numbers)):
             self.namespaces[role] = run.namespace(role)
         bpf = run.bpffs()
         hosts = {f"h{k}": bare.host(self.namespaces[f"h{k}"], k) for k in (1, 2)}
@@ -183,7 +203,6 @@ class Testbed(Commands):
         for instance in instances:
             functions.lookup(self.options.function).start(self._site(run, instance))
             run.step(f"function {instance.name}")
-        ovs = OpenVSwitch(run, self.namespaces[SWITCHES])
         return Description(
             name=self.name,
             namespaces=dict(self.namespaces),
@@ -194,14 +213,14 @@ class Testbed(Commands):
             options=self.options,
             directory=str(run.directory),
             bpf=str(bpf),
-            ovsdb=ovs.database,
+            ovsdb=self._open_vswitch(run, SWITCHES).database,
         )
 
     def _join_host(self, run: Run, role: str, one: Host) -> None:
         """Link a host to its switch port, over a delay line if one is wanted."""
         options = self.options
         here = End(one.namespace, one.dev, one.mac)
-        port = End(self.namespaces[SWITCHES], role)
+        port = End(self.namespaces[self._beside("up" if role == "h1" else "down")], role)
         if options.delay:
             line = f"{role}-delay"
             self.namespaces[line] = delay.line(
@@ -222,7 +241,7 @@ class Testbed(Commands):
         ns = self.namespaces[role]
         behind = functions.lookup(options.function).behind_veth
         for dev in ("up", "down"):
-            port = End(self.namespaces[SWITCHES], f"{role}-{dev}")
+            port = End(self.namespaces[self._beside(dev)], f"{role}-{dev}")
             links.veth(End(ns, dev), port, mtu=options.transit_mtu)
             self._shape(End(ns, dev), port)
         steered = ["up", "down"]
@@ -267,11 +286,18 @@ class Testbed(Commands):
             self._groups[ns] = groups
             run.record("share", namespace=ns, groups=[str(group) for group in groups])
 
+    def _beside(self, dev: str) -> str:
+        """The role of the namespace with the switch that an instance's device leads to."""
+        return EGRESS if self.options.apart and dev == "down" else SWITCHES
+
     def _start_switches(self, run: Run, instances: Sequence[Instance]) -> dict[str, Switch]:
         links.bridge(self.namespaces[MANAGEMENT], "br0", [one.name for one in instances])
         run.step("management network")
-        ovs = OpenVSwitch(run, self.namespaces[SWITCHES])
-        ovs.start()
+        if self.options.apart:
+            self._join_switches()
+        daemons = {role: self._open_vswitch(run, role) for role in map(self._beside, _DEVICES)}
+        for ovs in daemons.values():
+            ovs.start()
         switches = {
             name: Switch(
                 name=name,
@@ -279,18 +305,27 @@ class Testbed(Commands):
                 dpid=dpid,
                 ports={role: HOST_PORT, **{f"{i.name}-{dev}": i.port for i in instances}},
                 host_port=HOST_PORT,
-                management=f"unix:{ovs.directory}/{name}.mgmt",
+                management=f"unix:{daemons[self._beside(dev)].directory}/{name}.mgmt",
+                role=self._beside(dev),
             )
             for name, side, dpid, role, dev in (
                 ("ingress", "upstream", 1, "h1", "up"),
                 ("egress", "downstream", 2, "h2", "down"),
             )
         }
-        ovs.add(switches.values(), self.options.ports)
         ports = [instance.port for instance in instances]
-        for switch in switches.values():
-            ovs.replace_entries(switch.name, entries.static_entries(HOST_PORT, ports))
+        for role, ovs in daemons.items():
+            beside = [switch for switch in switches.values() if switch.role == role]
+            ovs.add(beside, self.options.ports)
+            for switch in beside:
+                ovs.replace_entries(switch.name, entries.static_entries(HOST_PORT, ports))
         return switches
+
+    def _join_switches(self) -> None:
+        ends = [End(self.namespaces[role], "control") for role in (SWITCHES, EGRESS)]
+        links.veth(*ends)
+        for end, address in zip(ends, CONTROL_NETWORK, strict=True):
+            links.address(end.ns, end.dev, f"{address}/30")
 
     def _site(self, run: Run, instance: Instance) -> functions.Site:
         ns = instance.function_namespace or instance.namespace

@@ -5,7 +5,8 @@
                             └ management network ┘
 
 Each part of the data path lives in a namespace of its own, the two switches share one (they are
-bridges of one ovs-vswitchd); the root namespace is not touched.
+bridges of one ovs-vswitchd) unless they are wanted `apart`, so that one can fail without the other;
+the root namespace is not touched.
 """
 
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ class Options:
     delay: float = 0.0
     #: Receive packet steering over all CPUs on the devices of hosts and instances.
     steering: bool = False
+    #: The switches have an Open vSwitch and a namespace each: one can fail without the other.
+    apart: bool = False
 
     def check(self) -> "Options":
         """Return self if it can be built. Raises `TestbedError` saying what to change."""
@@ -115,6 +118,8 @@ class Switch:
     host_port: int
     #: Where `ovs-ofctl` and a controller can reach it.
     management: str
+    #: The role of its namespace.
+    role: str = "sw"
 
 
 @dataclass(frozen=True)

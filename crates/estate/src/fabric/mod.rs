@@ -36,7 +36,8 @@ impl fmt::Display for Why {
     }
 }
 
-/// What a fabric tells; called from a thread of the fabric, one call at a time for each member.
+/// What a fabric tells; called from a thread of the fabric, or one that has the [`Turn`], one call at a
+/// time for each member.
 /// Calls must not wait for another message: nothing is read meanwhile.
 pub trait Listener: Send + Sync {
     /// A member sent `bytes`.
@@ -49,6 +50,13 @@ pub trait Listener: Send + Sync {
     fn refused(&self, address: &str, why: &FabricError) {
         let _ = (address, why);
     }
+}
+
+/// The turn to receive, until it is dropped.
+pub trait Turn {
+    /// Receives on this thread, for everybody, until `over` says so or the fabric closes. It is asked
+    /// after every few messages, and when the fabric is nudged.
+    fn receive(self: Box<Self>, over: &dyn Fn() -> bool);
 }
 
 /// Messages to the other members of a cluster.
@@ -64,6 +72,13 @@ pub trait Fabric: Send + Sync {
     /// Sends `bytes` to each of `to`; never waits. One that is not there is passed over: the
     /// listener was told, or will be.
     fn send(&self, to: &[NodeId], bytes: &[u8]);
+    /// The turn to receive, for a thread that is about to ask and wait: taken before asking, so that
+    /// no other thread is woken by the answers. None: somebody has it, or there is no such thing.
+    fn turn(&self) -> Option<Box<dyn Turn + '_>> {
+        None
+    }
+    /// Has the thread whose turn it is look whether its wait is over.
+    fn nudge(&self) {}
     /// What has gone over it so far.
     fn statistics(&self) -> FabricStatistics;
     /// Says goodbye and ends the threads. Repeating it changes nothing.

@@ -145,7 +145,7 @@ impl Node {
         {
             return Ok(cached.to_view());
         }
-        reply::wait(|then| self.query_then(query, then))
+        reply::wait(&self.shell.fabric, |then| self.query_then(query, then))
     }
 
     /// The same, but a view that is not complete is an answer, too.
@@ -194,7 +194,9 @@ impl Node {
         move_id: u64,
         pre_copy: bool,
     ) -> Result<crate::protocol::Taken, Error> {
-        reply::wait(|then| self.take_then(selection, source, move_id, pre_copy, then))
+        reply::wait(&self.shell.fabric, |then| {
+            self.take_then(selection, source, move_id, pre_copy, then)
+        })
     }
 
     /// What a replica says that is no older than `max_age`, if one is kept here: neither the network
@@ -236,7 +238,7 @@ impl Node {
         timeout: Duration,
     ) -> Result<Stamp, Error> {
         let shell = &self.shell;
-        reply::wait(|then| {
+        reply::wait(&self.shell.fabric, |then| {
             let begin = |engine: &mut Engine| {
                 engine.joint(&shell.store, id, with, writes, timeout, shell.now())
             };

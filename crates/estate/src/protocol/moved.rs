@@ -287,7 +287,7 @@ impl Moved {
         let node = store.node();
         if self.is_quiet() && self.notes.is_empty() {
             store.scan(pattern, until, |item| said.settled.add(item, node))?;
-            said.clock = store.clock();
+            said.clock = store.clock_of(pattern);
             return Ok(said);
         }
         let mut moving: BTreeMap<(Vec<u64>, bool), Partial> = BTreeMap::new();

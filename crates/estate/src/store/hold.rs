@@ -5,7 +5,7 @@
 //! A hold is on names, not on items: a key that does not exist yet, and whatever a held flow has
 //! yet to get, are frozen, too.
 
-use super::record::{Record, flag};
+use super::record::Record;
 use super::shard::{How, Shard, attention};
 use super::shared::Shared;
 use super::{Source, Store};
@@ -54,7 +54,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Key(key) => key,
             Self::Flow(flow) => flow.as_str(),
@@ -146,10 +146,6 @@ impl Holds {
 impl Shard {
     fn thaw(&mut self, shared: &Shared, name: &Name) {
         self.holds.remove(shared, name);
-        self.named(shared, name, |record| {
-            let still = self.holds.holder(shared, record.key()).is_some();
-            record.set_flag(flag::FROZEN, still);
-        });
         if self.holds.0.is_empty() {
             self.attention &= !attention::HELD;
         }
@@ -189,7 +185,7 @@ impl Shard {
 }
 
 /// Calls `f` with each shard, locked once, and its names.
-fn by_shard(
+pub(super) fn by_shard(
     store: &Store,
     names: &[(usize, Name)],
     mut f: impl FnMut(&mut Shard, &[(usize, Name)]),
@@ -200,7 +196,7 @@ fn by_shard(
 }
 
 impl Store {
-    fn names(&self, selection: &Selection) -> Names {
+    pub(super) fn names(&self, selection: &Selection) -> Names {
         let place = |name: Name| (self.route(self.shared.hash(name.route())), name);
         let mut names: Names = match selection {
             Selection::Keys(keys) => {
@@ -216,18 +212,12 @@ impl Store {
         names
     }
 
-    /// Shows the selected items that were written after `since` to `f`, which must not call the
-    /// store; returns how many. Pre-copy asks with [`Stamp::ZERO`].
-    pub fn scan_selection(
-        &self,
-        selection: &Selection,
-        since: Stamp,
-        mut f: impl FnMut(ItemRef<'_>),
-    ) -> usize {
+    /// Shows the selected items to `f`, which must not call the store; returns how many.
+    pub fn scan_selection(&self, selection: &Selection, mut f: impl FnMut(ItemRef<'_>)) -> usize {
         let mut seen = 0;
         by_shard(self, &self.names(selection), |shard, names| {
             for (_, name) in names {
-                seen += shard.show(&self.shared, name, since, &mut f);
+                seen += shard.show(&self.shared, name, Stamp::ZERO, &mut f);
             }
         });
         seen
@@ -252,9 +242,6 @@ impl Store {
                 }
                 if shard.holds.insert(&self.shared, name, hold) {
                     shard.attention |= attention::HELD;
-                    shard.named(&self.shared, name, |record| {
-                        record.set_flag(flag::FROZEN, true)
-                    });
                     done.push(entry.clone());
                 }
             }

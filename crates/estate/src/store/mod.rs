@@ -17,6 +17,7 @@ mod record;
 mod scan;
 mod shard;
 mod shared;
+mod track;
 
 pub use handle::Handle;
 pub use hold::{Hold, Selection};
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::flow::FlowKey;
 use crate::item::{Item, ItemRef};
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::value::{Value, ValueRef};
 use crate::version::{Stamp, VectorClock};
 use parking_lot::Mutex;
@@ -161,6 +163,19 @@ impl Store {
     pub fn clock(&self) -> Stamp {
         let given = self.shards.iter().map(|shard| shard.lock().last).max();
         given.unwrap_or_default().max(self.shared.floor())
+    }
+
+    /// The greatest stamp that what matches `pattern` can have been written or removed with so far:
+    /// what was read of it depends on nothing later. For a single key it looks at one shard.
+    pub fn clock_of(&self, pattern: &Pattern) -> Stamp {
+        match pattern.as_exact() {
+            None => self.clock(),
+            Some(key) => {
+                let (shard, _) = self.place(key);
+                let given = self.shards[shard].lock().last;
+                given.max(self.shared.floor())
+            }
+        }
     }
 
     /// Something stamped so was received: every later write is stamped later.
@@ -322,9 +337,7 @@ impl Store {
         let Some(record) = shard.find(hash, key).map(Record::share) else {
             return Ok(false);
         };
-        if record.has(flag::FROZEN) {
-            shard.admit(&self.shared, key, how.by)?;
-        }
+        shard.admit(&self.shared, key, how.by)?;
         let lived = !record.expired(self.now_ms());
         let stirred = match how.at {
             Some(at) => shard.unlink_at(&self.shared, hash, &record, at),

@@ -47,7 +47,9 @@ impl Store {
             let index = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             let mut shard = self.shards[index].lock();
             looked_at += shard.mortals.len();
-            let dead = |record: &&Record| record.expired(now_ms) && !record.has(flag::FROZEN);
+            let dead = |record: &&Record| {
+                record.expired(now_ms) && !shard.held(&self.shared, record.key())
+            };
             let dead: Vec<Record> = shard
                 .mortals
                 .iter()
@@ -87,7 +89,7 @@ impl Store {
             let start = turn / self.shards.len() * 4;
             for offset in 0..count.min(4) {
                 let record = &shard.mortals[(start + offset) % count];
-                if record.has(flag::FROZEN) {
+                if shard.held(&self.shared, record.key()) {
                     continue;
                 }
                 sampled += 1;
@@ -107,7 +109,7 @@ impl Store {
         let Some(record) = shard.find(self.shared.hash(&key), &key).map(Record::share) else {
             return true;
         };
-        if !record.has(flag::MORTAL) || record.has(flag::FROZEN) {
+        if !record.has(flag::MORTAL) || shard.held(&self.shared, record.key()) {
             return true;
         }
         let stirred = shard.bury(self, &record);

@@ -30,8 +30,6 @@ pub(super) enum Kind {
 pub(super) mod flag {
     /// The value lies in an `Arc` of its own.
     pub const SPILLED: u8 = 1;
-    /// A hold has it: writes are refused.
-    pub const FROZEN: u8 = 2;
     /// It has a time to live, and a place in its shard's list of mortals.
     pub const MORTAL: u8 = 4;
     /// Its key is in its shard's set of changed keys.

@@ -7,6 +7,7 @@ use super::cut::Cut;
 use super::hold::{Hold, Holds};
 use super::record::{Link, Record, Source, flag, footprint_of_new};
 use super::shared::Shared;
+use super::track::Track;
 use crate::error::Error;
 use crate::flow::FlowKey;
 use crate::item::ItemRef;
@@ -24,6 +25,8 @@ pub(super) mod attention {
     pub const WATCHED: u8 = 2;
     /// A key or a flow is held.
     pub const HELD: u8 = 4;
+    /// Somebody follows the changes of a key or a flow.
+    pub const TRACKED: u8 = 8;
 }
 
 /// See above. The fields that every operation needs come first, in one cache line with the lock.
@@ -44,6 +47,7 @@ pub(super) struct Shard {
     contexts: HashMap<Link, VectorClock>,
     pub cuts: Vec<Cut>,
     pub holds: Holds,
+    pub tracks: Vec<Track>,
     pub changed: HashSet<Box<str>>,
     pub expired: u64,
     pub evicted: u64,
@@ -97,6 +101,7 @@ impl Shard {
             contexts: HashMap::new(),
             cuts: Vec::new(),
             holds: Holds::default(),
+            tracks: Vec::new(),
             changed: HashSet::new(),
             expired: 0,
             evicted: 0,
@@ -194,9 +199,7 @@ impl Shard {
         source: &Source<'_>,
         how: &How<'_>,
     ) -> Result<Written, Refusal> {
-        if record.has(flag::FROZEN) {
-            self.admit(shared, record.key(), how.by)?;
-        }
+        self.admit(shared, record.key(), how.by)?;
         let later = how.moved && how.at.is_some_and(|at| record.stamp() >= at);
         if later && !record.expired(shared.now_ms()) {
             return Err(Refusal::Older);
@@ -227,16 +230,11 @@ impl Shard {
         source: &Source<'_>,
         how: &How<'_>,
     ) -> Result<Written, Refusal> {
-        if self.attention & attention::HELD != 0 {
-            self.admit(shared, key, how.by)?;
-        }
+        self.admit(shared, key, how.by)?;
         refit(shared, &mut self.bytes, 0, footprint_of_new(key, source))?;
         let (stamp, event) = self.stamps(shared, how);
         let mut record = Record::new(key, source.clone());
         record.set_stamp(stamp);
-        if self.attention & attention::HELD != 0 && self.holds.holder(shared, key).is_some() {
-            record.set_flag(flag::FROZEN, true);
-        }
         if how.moved {
             self.preserve_absence(key, event);
         }
@@ -386,8 +384,16 @@ impl Shard {
         }
     }
 
+    /// Whether somebody holds `key`.
+    pub fn held(&self, shared: &Shared, key: &str) -> bool {
+        self.attention & attention::HELD != 0 && self.holds.holder(shared, key).is_some()
+    }
+
     /// Refuses a write to a key that somebody else than `by` holds.
     pub fn admit(&self, shared: &Shared, key: &str, by: Option<Hold>) -> Result<(), Error> {
+        if self.attention & attention::HELD == 0 {
+            return Ok(());
+        }
         match self.holds.holder(shared, key) {
             Some(hold) if by != Some(hold) => Err(Error::Frozen {
                 key: key.to_owned(),
@@ -400,6 +406,9 @@ impl Shard {
 
     /// Notes that an item has changed, for whoever wants to know; says whether to wake them.
     pub fn note(&mut self, shared: &Shared, record: &Record) -> bool {
+        if self.attention & attention::TRACKED != 0 {
+            self.follow(shared, record.key());
+        }
         if self.attention & attention::WATCHED == 0
             || record.has(flag::CHANGED)
             || !shared.wants(record.key())

@@ -2,6 +2,7 @@
 
 mod member;
 mod process;
+mod turns;
 
 use std::time::Duration;
 

@@ -5,6 +5,8 @@
 //! estate-yardsticks measure [--rounds N] [--sizes 1,2,4] [--kinds udp,tcp,mesh,estate,zmq,zenoh-query,zenoh-put]
 //! estate-yardsticks idle                 CPU of 16 idle, fully meshed peers
 //! ```
+//! The kinds of Zenoh are there if it was built with `--features zenoh`.
+//!
 //! Prints one JSON object. A round is one question of 64 bytes to every peer and an answer of
 //! 64 bytes from each; its time runs from the call to the last answer in the caller's hands. The
 //! kinds take turns round-robin in blocks, so that a slow minute of the machine hits all alike.
@@ -14,6 +16,7 @@ mod mesh;
 mod peers;
 mod tcp;
 mod udp;
+#[cfg(feature = "zenoh")]
 mod zenoh_fabric;
 mod zeromq;
 
@@ -24,13 +27,15 @@ use peers::Peers;
 /// Bytes of a question and of an answer.
 pub const PAYLOAD: usize = 64;
 const SIZES: [usize; 5] = [1, 2, 4, 8, 16];
-const KINDS: [&str; 7] = [
+const KINDS: &[&str] = &[
     "udp",
     "tcp",
     "mesh",
     "estate",
     "zmq",
+    #[cfg(feature = "zenoh")]
     "zenoh-query",
+    #[cfg(feature = "zenoh")]
     "zenoh-put",
 ];
 const BLOCKS: usize = 4;
@@ -47,7 +52,9 @@ fn open(kind: &str, ports: &[u16]) -> Box<dyn Scatter> {
         "estate" => Box::new(estate::Asker::new(ports)),
         "mesh" => Box::new(mesh::Asker::new(ports)),
         "zmq" => Box::new(zeromq::Asker::new(ports)),
+        #[cfg(feature = "zenoh")]
         "zenoh-query" => Box::new(zenoh_fabric::Asker::queries(ports)),
+        #[cfg(feature = "zenoh")]
         "zenoh-put" => Box::new(zenoh_fabric::Asker::puts(ports)),
         other => panic!("no such kind: {other}; one of {KINDS:?}"),
     }
@@ -104,7 +111,10 @@ fn measure(rounds: usize, sizes: &[usize], kinds: &[String]) {
 /// CPU share of each of 16 peers that know all others and have nothing to do.
 fn idle() {
     let mut rows = Vec::new();
-    for kind in ["estate", "mesh", "zenoh-query"] {
+    for &kind in KINDS
+        .iter()
+        .filter(|kind| ["estate", "mesh", "zenoh-query"].contains(kind))
+    {
         let peers = Peers::spawn(kind, 16, true);
         std::thread::sleep(Duration::from_secs(3));
         let (before, begin) = (peers.cpu(), Instant::now());
@@ -138,9 +148,10 @@ fn main() {
                     .map(|n| n.parse().expect("--sizes 1,2,4"))
                     .collect()
             });
-            let kinds = option("--kinds").map_or(KINDS.map(String::from).to_vec(), |list| {
-                list.split(',').map(String::from).collect()
-            });
+            let kinds = option("--kinds").map_or(
+                KINDS.iter().copied().map(String::from).collect::<Vec<_>>(),
+                |list| list.split(',').map(String::from).collect(),
+            );
             measure(rounds, &sizes, &kinds);
         }
         _ => {

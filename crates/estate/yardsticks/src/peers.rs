@@ -100,6 +100,8 @@ pub fn serve(kind: &str, arguments: &[String]) -> ! {
         "estate" => crate::estate::serve(ports[0], &ports[1..]),
         "mesh" => crate::mesh::serve(ports[0], &ports[1..]),
         "zmq" => crate::zeromq::serve(ports[0]),
-        _ => crate::zenoh_fabric::serve(ports[0], &ports[1..]),
+        #[cfg(feature = "zenoh")]
+        "zenoh-query" | "zenoh-put" => crate::zenoh_fabric::serve(ports[0], &ports[1..]),
+        other => panic!("no such kind: {other}"),
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::endpoint::{Hold, HoldId, Role};
-use crate::key::{Key, Side};
+use crate::key::{Parsed, Side};
 use crate::matching::Match;
 
 /// A command. Flows are written as matches that name both ends, for instance
@@ -144,7 +144,7 @@ pub fn success(fields: impl Serialize) -> Value {
 }
 
 /// The flow that `text` names.
-pub fn flow(text: &str) -> Result<Key, String> {
+pub fn flow(text: &str) -> Result<Parsed, String> {
     let matching: Match = text.parse().map_err(|error| format!("{error}"))?;
     matching.flow().ok_or_else(|| {
         format!("flow {text:?} leaves headers open; name protocol, both addresses and both ports")

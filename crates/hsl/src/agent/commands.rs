@@ -118,7 +118,7 @@ impl Agent {
                 id,
                 flow: Some(flow),
             } => api::flow(&flow).and_then(|flow| {
-                let released = self.endpoint.release_flow(id, flow);
+                let released = self.endpoint.release_flow(id, flow.key);
                 released
                     .map(|()| json!({}))
                     .map_err(|error| error.to_string())
@@ -140,7 +140,7 @@ impl Agent {
             Request::Disown { flow } => api::flow(&flow).and_then(|flow| {
                 let gone = Side::ALL
                     .into_iter()
-                    .try_for_each(|side| self.shim.disown(&flow.on(side)));
+                    .try_for_each(|side| self.shim.disown(&flow.key.on(side)));
                 gone.map(|()| json!({})).map_err(|error| error.to_string())
             }),
             Request::Alias {
@@ -151,7 +151,7 @@ impl Agent {
                 Ok(json!({}))
             }),
             Request::Unalias { upstream } => api::flow(&upstream).map(|upstream| {
-                self.endpoint.drop_alias(&upstream);
+                self.endpoint.drop_alias(&upstream.key);
                 json!({})
             }),
             Request::Flush { side } => match self.flushes.begin(&mut *self.shim, side, now()) {

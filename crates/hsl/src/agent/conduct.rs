@@ -6,13 +6,19 @@ use std::net::SocketAddr;
 use flowferry_wire::{Command, Counter, DEFAULT_MTU, Message, Tlv, split};
 use serde_json::json;
 
-use super::strays::Sender;
+use super::strays::{Sender, Taker};
 use super::{Agent, AgentError, Marker, now};
 use crate::handover::{Action, Input, Purpose};
 use crate::key::{Key, Parsed, Side};
 
-/// Flow sides disowned in one turn of the loop.
-const DISOWN_BATCH: usize = 64;
+/// Flow sides owned or disowned in one turn of the loop.
+const ACCOUNT_BATCH: usize = 64;
+
+/// Whether a flow side is served here.
+enum Account {
+    Own(Parsed),
+    Disown(Key),
+}
 
 /// What the shell keeps for the handovers.
 #[derive(Default)]
@@ -21,8 +27,8 @@ pub(super) struct Conduct {
     records: VecDeque<(u64, SocketAddr, Vec<u8>)>,
     /// What the flushes under way are for.
     pub(super) purposes: BTreeMap<u64, (Side, Purpose)>,
-    /// Flow sides to be disowned when there is time.
-    disowning: VecDeque<Key>,
+    /// Flow sides to be owned or disowned when there is time, in this order.
+    accounting: VecDeque<Account>,
     /// Number of the last list that was split over several frames.
     lists: u32,
 }
@@ -45,17 +51,25 @@ impl Agent {
             Action::Strays { hold, to } => {
                 self.peers.of_hold.insert(hold, to.to_string());
             }
+            Action::HangUp(instance) => {
+                let others = |taker: &Taker| taker.from() != Some(instance);
+                self.peers.takers.retain(others);
+            }
             Action::Flush { side, purpose } => self.flush(side, purpose)?,
             Action::Survey { ticket, .. } => {
-                let served = self.shim.flows().into_iter().map(|(key, flow)| Parsed {
-                    key,
-                    ethertype: 0,
-                    swapped: flow.swapped != 0,
-                });
+                let flows = self.shim.flows().into_iter();
+                let served = flows.map(|(key, flow)| Parsed::flow(key, flow.swapped != 0));
                 let served = served.collect();
                 self.feed(Input::Surveyed { ticket, served })?;
             }
-            Action::Disown(keys) => self.conduct.disowning.extend(keys),
+            Action::Own(flows) => {
+                let flows = flows.into_iter().map(Account::Own);
+                self.conduct.accounting.extend(flows);
+            }
+            Action::Disown(keys) => {
+                let keys = keys.into_iter().map(Account::Disown);
+                self.conduct.accounting.extend(keys);
+            }
             Action::Tell(line) => self.tell_function(&line),
             Action::Step {
                 handover,
@@ -68,9 +82,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Repeats, deadlines, and what is left to disown.
+    /// Repeats, deadlines, and what is left to account.
     pub(super) fn tick(&mut self) -> Result<(), AgentError> {
-        self.disown(DISOWN_BATCH)?;
+        self.account(ACCOUNT_BATCH)?;
         if self.handovers.next_due().is_some_and(|due| due <= now()) {
             self.feed(Input::Tick)?;
         }
@@ -78,14 +92,18 @@ impl Agent {
     }
 
     /// Whether something is to be done that no descriptor tells of.
-    pub(super) fn has_more_to_disown(&self) -> bool {
-        !self.conduct.disowning.is_empty()
+    pub(super) fn has_more_to_account(&self) -> bool {
+        !self.conduct.accounting.is_empty()
     }
 
-    pub(super) fn disown(&mut self, most: usize) -> Result<(), AgentError> {
-        for _ in 0..most.min(self.conduct.disowning.len()) {
-            if let Some(key) = self.conduct.disowning.pop_front() {
-                self.shim.disown(&key)?;
+    /// Write down which flow sides are served here and which are not any more, at most so many.
+    pub(super) fn account(&mut self, most: usize) -> Result<(), AgentError> {
+        let time = now();
+        for _ in 0..most.min(self.conduct.accounting.len()) {
+            match self.conduct.accounting.pop_front() {
+                Some(Account::Own(flow)) => self.shim.own(&flow, time)?,
+                Some(Account::Disown(key)) => self.shim.disown(&key)?,
+                None => {}
             }
         }
         Ok(())
@@ -117,9 +135,12 @@ impl Agent {
         let rejected = self.trust.as_ref().map_or(0, |trust| {
             trust.frames.rejected().map(|(_, count)| count).sum()
         });
+        let of_all = message.handover == 0; // a part's own losses are its hold's
         for tlv in &mut message.tlvs {
             if let Tlv::Counts(counts) = tlv {
-                counts.entry(Counter::LostPackets).or_insert(self.lost);
+                if of_all {
+                    counts.insert(Counter::LostPackets, self.lost);
+                }
                 counts.insert(Counter::RejectedFrames, rejected);
             }
         }

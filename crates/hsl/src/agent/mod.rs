@@ -393,22 +393,30 @@ impl Agent {
 
     /// Beat the heart, unless we have been away too long: then what we hold is late.
     fn beat(&mut self) -> Result<(), AgentError> {
+        let late = self.is_late();
         let time = now();
-        if time - self.last_beat > self.config.heartbeat_timeout_ms * 1_000_000 {
-            self.shim.trip();
-        }
         self.last_beat = time;
         if time - self.inspected_ns > INSPECTION_NS {
             self.inspected_ns = time;
             self.inspect()?;
         }
-        if self.shim.tripped() {
+        if late || self.shim.tripped() {
             let why =
                 "packets had gone past what was held (the agent was stopped, starved or cut off)";
             return self.start_over(why);
         }
         self.shim.beat(time);
         Ok(())
+    }
+
+    /// Whether we have been away too long, or packets have gone past: then nothing of what is held
+    /// may go out any more, not even in the round of work in which we were stopped. The next beat
+    /// starts over and counts it.
+    fn is_late(&mut self) -> bool {
+        if now() - self.last_beat > self.config.heartbeat_timeout_ms * 1_000_000 {
+            self.shim.trip();
+        }
+        self.shim.tripped()
     }
 
     /// The function may have been taken away under us.
@@ -432,7 +440,7 @@ impl Agent {
         }
         let pending = self.endpoint.has_writes()
             || self.busy
-            || self.has_more_to_disown()
+            || self.has_more_to_account()
             || self.clients.values().any(Lines::has_more);
         let rest = match self.handovers.next_due() {
             None => REST_MS,

@@ -159,6 +159,9 @@ impl Agent {
 
     /// Write one packet to the function, waiting for room in the kernel's queue.
     pub(super) fn write_out(&mut self, key: Key, frame: &[u8]) -> Result<(), AgentError> {
+        if self.is_late() {
+            return Ok(()); // as if it had been discarded, see below
+        }
         let mut deadline = None;
         loop {
             match self.shim.write(key.side(), frame, Write::Captured) {
@@ -216,8 +219,9 @@ impl Agent {
                 return Ok(());
             }
             Command::Prepare if self.stopping.is_some() => return Ok(()),
-            // What was disowned must not count as served here by what is armed now.
-            Command::Prepare => self.disown(usize::MAX)?,
+            // What was disowned must not count as served here by what is armed now, and what was
+            // owned has to be listed.
+            Command::Prepare => self.account(usize::MAX)?,
             _ => {}
         }
         self.feed(Input::Control { side, message })

@@ -31,6 +31,9 @@ impl Agent {
 
     pub(super) fn send_strays(&mut self) -> Result<(), AgentError> {
         self.advance_dialling()?;
+        if self.is_late() {
+            return Ok(());
+        }
         self.push_records();
         while self.peers.senders.values().all(strays::Sender::has_room) {
             let Some(stray) = self.endpoint.next_stray() else {

@@ -50,6 +50,8 @@ impl Agent {
         self.come_through();
         self.conduct.purposes.clear();
         self.end_streams();
+        // What waits in streams to us is as late: unread it is not taken, and its senders count it.
+        self.peers.takers.clear();
         let mut outstanding: Vec<(Key, u64)> = Vec::new();
         for (key, count) in self.shim.counts() {
             let late = count.outstanding.max(0) as u64;

@@ -8,43 +8,44 @@ use crate::key::{Key, Parsed, Side};
 
 impl Endpoint {
     /// Say that a flow has other headers downstream than upstream (NAT). A downstream key stands
-    /// for one flow, the one named last.
-    pub fn set_alias(&mut self, upstream: Key, downstream: Key) {
+    /// for one flow, the one named last. Both read from upstream: source first, as matches do.
+    pub fn set_alias(&mut self, upstream: Parsed, downstream: Parsed) {
         let (upstream, downstream) = (upstream.on(Side::Upstream), downstream.on(Side::Downstream));
-        if self.aliases.get(&upstream) == Some(&downstream) {
+        if self.aliases.get(&upstream.key) == Some(&downstream) {
             return;
         }
-        self.drop_alias(&upstream);
-        if let Some(other) = self.aliased.insert(downstream, upstream) {
-            self.aliases.remove(&other);
+        self.drop_alias(&upstream.key);
+        if let Some(other) = self.aliased.insert(downstream.key, upstream) {
+            self.aliases.remove(&other.key);
         }
-        self.aliases.insert(upstream, downstream);
+        self.aliases.insert(upstream.key, downstream);
         self.treat_anew(downstream);
     }
 
     /// Take an alias back. What a hold has taken under it stays in that hold's hands.
     pub fn drop_alias(&mut self, upstream: &Key) {
         if let Some(downstream) = self.aliases.remove(&upstream.on(Side::Upstream)) {
-            self.aliased.remove(&downstream);
+            self.aliased.remove(&downstream.key);
             self.treat_anew(downstream);
         }
     }
 
     /// Rules see a flow's own headers, holds go by its upstream ones. Where these differ, the flow
     /// is treated by itself: as the hold that names it wants, or passed if only rules match it.
-    fn treat_anew(&mut self, downstream: Key) {
+    fn treat_anew(&mut self, alias: Parsed) {
+        let downstream = alias.key;
         let upstream = self.aliased.get(&downstream).copied();
         let mut holding = self.holds.values().filter(|hold| {
             hold.state == HoldState::Holding && hold.spec.sides.contains(&Side::Downstream)
         });
         let owner = upstream.and_then(|upstream| {
-            let owner = holding.clone().find(|hold| hold.spec.names(&upstream))?;
-            let freed = [upstream, upstream.on(Side::Downstream)]
+            let owner = holding.clone().find(|hold| hold.spec.covers(&upstream))?;
+            let freed = [upstream.key, upstream.key.on(Side::Downstream)]
                 .iter()
                 .any(|key| self.is_freed(owner.id, key));
             Some((owner.id, owner.spec.role, freed))
         });
-        let by_rule = upstream.and_then(|_| holding.find(|hold| hold.spec.names(&downstream)));
+        let by_rule = upstream.and_then(|_| holding.find(|hold| hold.spec.covers(&alias)));
         let by_rule = by_rule.map(|hold| hold.id);
         let held = matches!(self.state(&downstream), State::Held | State::Straying);
         if owner.is_none() && held {
@@ -93,8 +94,9 @@ impl Endpoint {
     pub(super) fn untreat(&mut self, id: HoldId) {
         for key in self.treated.remove(&id).unwrap_or_default().into_keys() {
             self.actions.push(Action::Flow(key, None));
-            if self.aliased.contains_key(&key) {
-                self.treat_anew(key); // another hold's rule may match it
+            let alias = self.aliased.get(&key).map(|flow| self.aliases[&flow.key]);
+            if let Some(alias) = alias {
+                self.treat_anew(alias); // another hold's rule may match it
             }
         }
     }
@@ -142,14 +144,10 @@ impl Endpoint {
             .filter(|packet| self.takes(&hold, packet))
             .map(|packet| packet.key)
             .collect();
-        let aliases: Vec<Key> = self
-            .aliases
-            .iter()
-            .filter(|(upstream, downstream)| {
-                hold.spec.names(upstream) || hold.spec.names(downstream)
-            })
-            .map(|(_, downstream)| *downstream)
-            .collect();
+        let concerned = |alias: &&Parsed| {
+            hold.spec.covers(&self.aliased[&alias.key]) || hold.spec.covers(alias)
+        };
+        let aliases: Vec<Parsed> = self.aliases.values().filter(concerned).copied().collect();
         self.holds.insert(id, hold);
         for key in aliases {
             self.treat_anew(key);

@@ -54,7 +54,7 @@ pub struct Spec {
 
 impl Spec {
     /// Whether a packet that arrived with these headers belongs to the hold, whatever the side.
-    pub(super) fn covers(&self, packet: &Parsed) -> bool {
+    pub(crate) fn covers(&self, packet: &Parsed) -> bool {
         self.matching.covers(packet) && !self.except.iter().any(|except| except.covers(packet))
     }
 

@@ -55,11 +55,7 @@ struct FlowSide {
 impl FlowSide {
     /// What a packet of the flow looks like.
     fn packet(&self, key: &Key) -> Parsed {
-        Parsed {
-            key: *key,
-            ethertype: 0,
-            swapped: self.swapped,
-        }
+        Parsed::flow(*key, self.swapped)
     }
 }
 
@@ -93,9 +89,9 @@ pub struct Endpoint {
     budget: Budget,
     /// Flows whose treatment was set one by one, by hold; undone when it ends.
     treated: HashMap<HoldId, BTreeMap<Key, Treatment>>,
-    /// Upstream key to downstream key, where they differ.
-    aliases: HashMap<Key, Key>,
-    aliased: HashMap<Key, Key>,
+    /// Upstream key to the flow seen from downstream, where the headers differ; and the other way.
+    aliases: HashMap<Key, Parsed>,
+    aliased: HashMap<Key, Parsed>,
     actions: Vec<Action>,
     hook: Option<Hook>,
     tally: Tally,

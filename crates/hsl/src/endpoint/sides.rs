@@ -63,18 +63,28 @@ impl Endpoint {
     /// Whether a packet that looks like this belongs to what `spec` is for, on whatever side.
     pub fn covers(&self, spec: &Spec, packet: &Parsed) -> bool {
         match self.aliased.get(&packet.key) {
-            Some(upstream) => spec.names(upstream),
+            Some(upstream) => spec.covers(upstream),
             None => spec.covers(packet),
         }
     }
 
     /// The upstream key of the flow that has `key` on its side.
     pub fn upstream_of(&self, key: &Key) -> Key {
-        self.aliased
-            .get(key)
-            .copied()
-            .unwrap_or(*key)
-            .on(Side::Upstream)
+        let alias = self.aliased.get(key).map(|upstream| upstream.key);
+        alias.unwrap_or(*key).on(Side::Upstream)
+    }
+
+    /// The flow as it is seen from upstream, by what it looks like on its key's side.
+    pub fn from_upstream(&self, packet: &Parsed) -> Parsed {
+        let alias = self.aliased.get(&packet.key).copied();
+        alias.unwrap_or_else(|| packet.on(Side::Upstream))
+    }
+
+    /// What a flow, seen from upstream, looks like on `side`.
+    pub fn seen_from(&self, side: Side, upstream: &Parsed) -> Parsed {
+        let alias = self.aliases.get(&upstream.key).copied();
+        let alias = alias.filter(|_| side == Side::Downstream);
+        alias.unwrap_or_else(|| upstream.on(side))
     }
 
     fn hold_alone(&mut self, id: HoldId, key: Key) {
@@ -93,10 +103,10 @@ impl Endpoint {
         let sides = &hold.ok_or(Refusal::Unknown(id))?.spec.sides;
         let key_on = |side: &Side| match side {
             Side::Upstream => upstream,
-            Side::Downstream => *self
-                .aliases
-                .get(&upstream)
-                .unwrap_or(&upstream.on(Side::Downstream)),
+            Side::Downstream => {
+                let alias = self.aliases.get(&upstream).map(|alias| alias.key);
+                alias.unwrap_or(upstream.on(Side::Downstream))
+            }
         };
         Ok(sides.iter().map(key_on).collect())
     }

@@ -134,7 +134,10 @@ impl Handovers {
             Ok(terms) => terms,
             Err(why) => return self.refuse(id, asked, Reason::Unsupported, &why),
         };
-        let spec = terms.spec(HoldRole::Arm);
+        // Not `Arm`: all flows of a part are the source's, by the rules. One that counts as served
+        // here (its packets have once failed open; its other side is here already) would pass
+        // without its state and ahead of its strays.
+        let spec = terms.spec(HoldRole::Capture);
         let (role, other) = (terms.role, terms.other);
         if role == Role::Destination
             && let Err(refusal) = endpoint
@@ -303,9 +306,13 @@ impl Handovers {
         if !forced || matches!(part.phase, Phase::Arming) {
             return self.refuse_state(id, asked);
         }
-        self.acknowledge(id, asked, Flags::NONE, None);
         let side = message.side().map(translate::to_side);
         let unfenced = message.flags.contains(Flags::UNFENCED);
+        // A stray that comes after what is let go now would be overtaken. Without a controller it is
+        // otherwise: then all packets of a flow may come as strays, by the other instance.
+        let late = (unfenced && !part.is_fenced()).then_some(part.other().instance);
+        self.acknowledge(id, asked, Flags::NONE, None);
+        self.actions.extend(late.map(Action::HangUp));
         let stateless = message.flags.contains(Flags::STATE_LOST);
         self.force(endpoint, id, unfenced.then_some(side), stateless, now);
     }
@@ -461,7 +468,7 @@ impl Handovers {
             Command::Prepare => match error {
                 Some(error) => self.refuse(id, asked, error.reason, &error.text),
                 None => {
-                    let flows = figures::that_fit(&part.flows);
+                    let flows = figures::that_fit(part.flows.iter().map(|flow| &flow.key));
                     let whole = flows.len() == part.flows.len();
                     let mut message = self
                         .message(Command::Ack, id)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::endpoint::HoldId;
-use crate::key::Key;
+use crate::key::Parsed;
 use crate::matching::Match;
 
 /// The other instance of a handover.
@@ -57,8 +57,8 @@ pub enum Tell {
     Export {
         /// The part.
         handover: HoldId,
-        /// The flows that were served here.
-        flows: Vec<Key>,
+        /// The flows that were served here, seen from upstream.
+        flows: Vec<Parsed>,
         /// To whom.
         peer: Other,
         /// Milliseconds in which an answer must have come.
@@ -68,8 +68,8 @@ pub enum Tell {
     Import {
         /// The part.
         handover: HoldId,
-        /// The flows that come.
-        flows: Vec<Key>,
+        /// The flows that come, seen from upstream.
+        flows: Vec<Parsed>,
         /// From whom.
         peer: Other,
         /// Milliseconds in which an answer must have come.
@@ -103,7 +103,7 @@ pub enum Tell {
 impl Tell {
     /// As it goes over the socket.
     pub fn to_json(&self) -> Value {
-        let texts = |flows: &[Key]| flows.iter().map(Key::to_match).collect::<Vec<_>>();
+        let texts = |flows: &[Parsed]| flows.iter().map(Parsed::to_match).collect::<Vec<_>>();
         match self {
             Tell::Prepare {
                 handover,
@@ -178,8 +178,8 @@ pub enum Answer {
     Flows {
         /// Of the question.
         request: u64,
-        /// Upstream keys.
-        flows: Vec<Key>,
+        /// Seen from upstream.
+        flows: Vec<Parsed>,
     },
     /// The state did not get out.
     ExportFailed {

@@ -58,7 +58,7 @@ pub use part::Role;
 pub use table::{Duty, Event, Phase, Transition};
 
 use crate::endpoint::{Endpoint, HoldId, Spec};
-use crate::key::{Key, Parsed};
+use crate::key::Parsed;
 use part::Part;
 
 /// Parts that are over and remembered.
@@ -275,19 +275,7 @@ impl Handovers {
 }
 
 /// The flow sides of `served` that are for `spec`.
-fn covered(endpoint: &Endpoint, spec: &Spec, served: &[Parsed]) -> Vec<Key> {
+fn covered(endpoint: &Endpoint, spec: &Spec, served: &[Parsed]) -> Vec<Parsed> {
     let covers = |packet: &&Parsed| endpoint.covers(spec, packet);
-    served
-        .iter()
-        .filter(covers)
-        .map(|packet| packet.key)
-        .collect()
-}
-
-/// The flows of flow sides, each once, by their upstream keys.
-fn flows_of(endpoint: &Endpoint, keys: &[Key]) -> Vec<Key> {
-    let mut flows: Vec<Key> = keys.iter().map(|key| endpoint.upstream_of(key)).collect();
-    flows.sort();
-    flows.dedup();
-    flows
+    served.iter().filter(covers).copied().collect()
 }

@@ -134,6 +134,8 @@ pub enum Action {
         /// The agent.
         to: SocketAddr,
     },
+    /// End the streams of this instance to us, unread: what it has sent is its own to count.
+    HangUp(u32),
     /// Put a flush frame into every CPU's queue.
     Flush {
         /// Where.
@@ -148,6 +150,8 @@ pub enum Action {
         /// Those that match are wanted; more do no harm.
         matching: Match,
     },
+    /// These flow sides are served here from now on, whether or not a packet of them comes.
+    Own(Vec<Parsed>),
     /// These flow sides are not served here any more.
     Disown(Vec<Key>),
     /// A line for the function.

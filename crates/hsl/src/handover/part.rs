@@ -9,7 +9,7 @@ use super::repeat::Repeats;
 use super::rounds::Rounds;
 use super::{Phase, translate};
 use crate::endpoint::{HoldId, Role as HoldRole, Spec};
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 
 /// What this agent is in the part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -100,8 +100,8 @@ pub struct Part {
     pub listed: bool,
     /// Flow sides that were served here when it was prepared.
     pub accounted: Vec<Key>,
-    /// The flows of the lists, by their upstream keys.
-    pub flows: Vec<Key>,
+    /// The flows of the lists, seen from upstream, each once.
+    pub flows: Vec<Parsed>,
     /// The list that is being received begins anew.
     pub list_over: bool,
     /// Sides whose flush has not ended the drain yet.
@@ -170,6 +170,13 @@ impl Part {
     /// The instance that packets come from while this one takes them, and go to while it gives.
     pub fn other(&self) -> Other {
         self.terms.other
+    }
+
+    /// These flows are among those that go or come; seen from upstream.
+    pub fn list(&mut self, flows: impl IntoIterator<Item = Parsed>) {
+        self.flows.extend(flows);
+        self.flows.sort();
+        self.flows.dedup_by_key(|flow| flow.key);
     }
 
     /// Nothing old can come on any side.

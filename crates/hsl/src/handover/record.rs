@@ -10,7 +10,7 @@ use crate::endpoint::HoldId;
 use crate::key::Side;
 
 /// Version of the records, told in the greeting. Agents that differ do not talk.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Round of a marker that fences every flow of a side.
 pub const FINAL: u32 = u32::MAX;
 /// Flows in one list record.
@@ -29,6 +29,16 @@ const FLAG_UNFENCED: u8 = 1;
 const FLAG_PRESENT: u8 = 1;
 const FLAG_UNPROVEN: u8 = 2;
 
+/// A flow and its direction, which the flow alone does not have but a match does: with `swapped` the
+/// greater end is the upstream one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directed {
+    /// The flow.
+    pub flow: Flow,
+    /// Its greater end is upstream.
+    pub swapped: bool,
+}
+
 /// One record that is no packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -40,8 +50,8 @@ pub enum Record {
         last: bool,
         /// The list goes on in the next record.
         more: bool,
-        /// At most [`LIST`].
-        flows: Vec<Flow>,
+        /// At most [`LIST`], seen from upstream.
+        flows: Vec<Directed>,
     },
     /// Whoever sends strays: all of them before the marker of this round are ahead of this.
     Fenced {
@@ -82,6 +92,42 @@ pub enum Record {
     },
 }
 
+impl Directed {
+    /// How many there are (two bytes), a bit for each that says `swapped`, and the flows.
+    fn write_list(flows: &[Directed], out: &mut Vec<u8>) {
+        out.extend((flows.len() as u16).to_be_bytes());
+        let octet = |eight: &[Directed]| {
+            let bits = eight.iter().enumerate();
+            bits.fold(0, |octet, (at, each)| octet | u8::from(each.swapped) << at)
+        };
+        out.extend(flows.chunks(8).map(octet));
+        Flow::write_list(flows.iter().map(|each| &each.flow), out);
+    }
+
+    fn read_list(bytes: &[u8]) -> Result<Vec<Directed>, BadRecord> {
+        let wrong = BadRecord("a list of flows");
+        let (count, rest) = bytes.split_first_chunk::<2>().ok_or(wrong)?;
+        let count = usize::from(u16::from_be_bytes(*count));
+        if count > LIST {
+            return Err(BadRecord("a list that is too long"));
+        }
+        let (bits, rest) = rest.split_at_checked(count.div_ceil(8)).ok_or(wrong)?;
+        let flows = Flow::read_list(rest).map_err(|_| wrong)?;
+        let swapped = |at: usize| bits[at / 8] >> (at % 8) & 1 != 0;
+        let unused = count % 8 != 0 && bits[count / 8] >> (count % 8) != 0;
+        if flows.len() != count || unused {
+            return Err(wrong);
+        }
+        let directed = flows.into_iter().enumerate();
+        Ok(directed
+            .map(|(at, flow)| Directed {
+                flow,
+                swapped: swapped(at),
+            })
+            .collect())
+    }
+}
+
 /// Bytes that are no record of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record that is not understood ({0}); run agents of one version")]
@@ -115,7 +161,7 @@ impl Record {
             } => {
                 let flags = bit(*last, FLAG_FINAL) | bit(*more, FLAG_MORE);
                 head(&mut out, KIND_LIST, flags);
-                Flow::write_list(flows, &mut out);
+                Directed::write_list(flows, &mut out);
             }
             Record::Fenced {
                 side,
@@ -162,10 +208,7 @@ impl Record {
         match *kind {
             KIND_LIST => {
                 known(FLAG_FINAL | FLAG_MORE)?;
-                let flows = Flow::read_list(rest).map_err(|_| BadRecord("a list of flows"))?;
-                if flows.len() > LIST {
-                    return Err(BadRecord("a list that is too long"));
-                }
+                let flows = Directed::read_list(rest)?;
                 Ok(Record::List {
                     handover,
                     last: flags & FLAG_FINAL != 0,

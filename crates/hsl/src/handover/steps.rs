@@ -8,7 +8,7 @@ use super::part::{Part, Role, State};
 use super::record::{LIST, Record};
 use super::repeat::Topic;
 use super::table::{self, Duty, Event, Phase};
-use super::{Action, Ended, Handovers, Purpose, Survey, covered, figures, flows_of, translate};
+use super::{Action, Ended, Handovers, Purpose, Survey, covered, figures, translate};
 use crate::endpoint::{Endpoint, HoldId, HoldState, Role as HoldRole};
 use crate::key::{Key, Parsed, Side};
 
@@ -50,6 +50,7 @@ impl Handovers {
             Duty::Capture => self.capture(endpoint, id, now),
             Duty::Thaw => {
                 self.tell_aborted(id);
+                self.own(endpoint, id);
                 self.let_go_fenced(endpoint, id, now);
             }
             Duty::Import => self.import(endpoint, id, now),
@@ -242,7 +243,11 @@ impl Handovers {
         let Some(part) = self.parts.get(&id) else {
             return;
         };
-        let flows: Vec<_> = part.flows.iter().filter_map(translate::to_flow).collect();
+        let flows: Vec<_> = part
+            .flows
+            .iter()
+            .filter_map(translate::to_directed)
+            .collect();
         let lists: Vec<Vec<_>> = match flows.is_empty() {
             true => vec![Vec::new()],
             false => flows.chunks(LIST).map(<[_]>::to_vec).collect(),
@@ -310,7 +315,20 @@ impl Handovers {
             part.repeats.begin(Topic::Imported, now);
             self.say(endpoint, id, Topic::Imported, 0);
         }
+        self.own(endpoint, id);
         self.let_go_fenced(endpoint, id, now);
+    }
+
+    /// The listed flows are served here from now on, also those that stay quiet: their state is here,
+    /// and has to be found when they move on.
+    fn own(&mut self, endpoint: &Endpoint, id: HoldId) {
+        let Some(part) = self.parts.get(&id).filter(|part| !part.flows.is_empty()) else {
+            return;
+        };
+        let side = part.terms.sides[0];
+        let flows = part.flows.iter();
+        let seen = flows.map(|flow| endpoint.seen_from(side, flow)).collect();
+        self.actions.push(Action::Own(seen));
     }
 
     fn give_back(&mut self, endpoint: &mut Endpoint, id: HoldId) {
@@ -632,10 +650,7 @@ impl Handovers {
                 };
                 if let Some(part) = self.parts.get_mut(&id) {
                     let spec = part.terms.spec(HoldRole::Capture);
-                    part.flows
-                        .extend(flows.iter().filter(|flow| spec.names(flow)));
-                    part.flows.sort();
-                    part.flows.dedup();
+                    part.list(flows.into_iter().filter(|flow| spec.covers(flow)));
                 }
                 self.ready(endpoint, id, now);
             }
@@ -676,23 +691,29 @@ impl Handovers {
             Some(Survey::Prepare(id)) => {
                 if let Some(part) = self.parts.get_mut(&id) {
                     let spec = part.terms.spec(HoldRole::Capture);
-                    part.accounted = covered(endpoint, &spec, served);
-                    part.flows.extend(flows_of(endpoint, &part.accounted));
-                    part.flows.sort();
-                    part.flows.dedup();
+                    let served = covered(endpoint, &spec, served);
+                    part.list(served.iter().map(|each| endpoint.from_upstream(each)));
+                    part.accounted = served.iter().map(|each| each.key).collect();
                     part.listed = true;
                     self.ready(endpoint, id, now);
                 }
             }
             Some(Survey::Export(id)) => self.on_surveyed_for_export(endpoint, id, served),
             Some(Survey::Disown(spec)) => {
-                let keys = covered(endpoint, &spec, served);
-                if !keys.is_empty() {
+                let served = covered(endpoint, &spec, served);
+                if !served.is_empty() {
+                    let keys = served.iter().map(|each| each.key).collect();
                     self.actions.push(Action::Disown(keys));
                 }
             }
             Some(Survey::Status { answer, side, spec }) => {
-                let flows = flows_of(endpoint, &covered(endpoint, &spec, served));
+                let served = covered(endpoint, &spec, served);
+                let mut flows: Vec<Key> = served
+                    .iter()
+                    .map(|each| endpoint.upstream_of(&each.key))
+                    .collect();
+                flows.sort();
+                flows.dedup();
                 let flows = flows.iter().filter_map(translate::to_flow).collect();
                 let message = answer.with(Tlv::Flows(flows));
                 self.actions.push(Action::Send { side, message });
@@ -709,10 +730,8 @@ impl Handovers {
             return;
         }
         let spec = part.terms.spec(HoldRole::Capture);
-        part.flows
-            .extend(flows_of(endpoint, &covered(endpoint, &spec, served)));
-        part.flows.sort();
-        part.flows.dedup();
+        let served = covered(endpoint, &spec, served);
+        part.list(served.iter().map(|each| endpoint.from_upstream(each)));
         let tell = Tell::Export {
             handover: id,
             flows: part.flows.clone(),

@@ -55,7 +55,7 @@ impl Handovers {
                 if std::mem::replace(&mut part.list_over, !more) {
                     part.flows.clear();
                 }
-                part.flows.extend(flows.iter().map(translate::to_key));
+                part.list(flows.iter().map(translate::from_directed));
             }
             (
                 Role::Destination,

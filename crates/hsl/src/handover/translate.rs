@@ -5,7 +5,8 @@ use std::fmt::Display;
 use flowferry_wire as wire;
 use flowferry_wire::{Ends, Flow, Masked, Network, Vlans};
 
-use crate::key::{Key, Kind, Side, VLAN_TAGGED};
+use super::record::Directed;
+use crate::key::{Key, Kind, Parsed, Side, VLAN_TAGGED};
 use crate::matching::Match;
 
 /// A side as it stands in control frames.
@@ -94,6 +95,19 @@ pub fn to_key(flow: &Flow) -> Key {
     key.high[..high.len()].copy_from_slice(high);
     (key.low_port, key.high_port) = (low_port.to_be_bytes(), high_port.to_be_bytes());
     key.canonical().0
+}
+
+/// A flow that is seen from upstream, as agents list it; `None` as for [`to_flow`].
+pub fn to_directed(upstream: &Parsed) -> Option<Directed> {
+    Some(Directed {
+        flow: to_flow(&upstream.key)?,
+        swapped: upstream.swapped,
+    })
+}
+
+/// A listed flow, seen from upstream.
+pub fn from_directed(listed: &Directed) -> Parsed {
+    Parsed::flow(to_key(&listed.flow), listed.swapped)
 }
 
 /// The endpoint's form of a rule's match, and its text for people.

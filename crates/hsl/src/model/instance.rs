@@ -183,6 +183,9 @@ impl Instance {
                 CoreAction::Handover(Action::Disown(keys)) => {
                     keys.iter().for_each(|key| self.programs.disown(key));
                 }
+                CoreAction::Handover(Action::Own(flows)) => {
+                    flows.iter().for_each(|flow| self.programs.own(flow));
+                }
                 CoreAction::Handover(Action::Survey { ticket, .. }) => {
                     let served = self.programs.owned();
                     self.core.handle(Input::Surveyed { ticket, served }, now);

@@ -70,6 +70,11 @@ impl Programs {
         self.owned.iter().map(served).collect()
     }
 
+    /// A flow side is served here, before a packet of it has come.
+    pub fn own(&mut self, flow: &Parsed) {
+        self.owned.entry(flow.key).or_insert(flow.swapped);
+    }
+
     /// Forget that a flow side was served here.
     pub fn disown(&mut self, key: &Key) {
         self.owned.remove(key);

@@ -23,12 +23,14 @@ use super::batch::read_all;
 use super::control::ControlPage;
 use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule};
 use super::tap::Tap;
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
 
 /// Part of the pin path; to be raised with every change of a map's layout.
 const LAYOUT: &str = "v1";
+/// Insert only where there is no entry (`linux/bpf.h`).
+const BPF_NOEXIST: u64 = 1;
 const NETLINK_PRIORITY: u16 = 50;
 const NETLINK_HANDLE: TcHandle = TcHandle::new(0, 0x821c);
 
@@ -362,6 +364,23 @@ impl Programs {
             }
         }
         flows.into_iter().collect()
+    }
+
+    /// A flow is served here, before a packet of it has gone on; what is accounted already stays.
+    pub fn own(&mut self, flow: &Parsed, now: u64) -> Result<(), BpfError> {
+        let first = Flow {
+            swapped: u64::from(flow.swapped),
+            last_ns: now,
+            ..Flow::default()
+        };
+        match self.flows.insert(flow.key, first, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            done => done.map_err(in_map("ff_flows")),
+        }
     }
 
     /// Forget that a flow was served here; its next packet is its first again.

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::endpoint::Treatment;
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 use bpf::BpfError;
 pub use control::Outcome;
@@ -55,6 +55,8 @@ pub trait Shim {
     fn drop_count(&mut self, key: &Key) -> Result<(), BpfError>;
     /// Flows that have gone on to the function.
     fn flows(&self) -> Vec<(Key, Flow)>;
+    /// A flow is served here, before a packet of it has gone on. `now`: CLOCK_MONOTONIC in nanoseconds.
+    fn own(&mut self, flow: &Parsed, now: u64) -> Result<(), BpfError>;
     /// Forget that a flow was served here.
     fn disown(&mut self, key: &Key) -> Result<(), BpfError>;
     /// A side's counters.

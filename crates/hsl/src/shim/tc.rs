@@ -12,7 +12,7 @@ use super::shared::{Count, Counters, Flow, Mode, Rule};
 use super::tap::{Tap, VNET_HEADER};
 use super::{Outcome, Shim, Write};
 use crate::endpoint::Treatment;
-use crate::key::{Key, Side};
+use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
 
 /// Clocks of the programs, in nanoseconds.
@@ -167,6 +167,10 @@ impl Shim for TcShim {
 
     fn flows(&self) -> Vec<(Key, Flow)> {
         self.programs.flows()
+    }
+
+    fn own(&mut self, flow: &Parsed, now: u64) -> Result<(), BpfError> {
+        self.programs.own(flow, now)
     }
 
     fn disown(&mut self, key: &Key) -> Result<(), BpfError> {

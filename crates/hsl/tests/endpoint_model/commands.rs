@@ -138,7 +138,10 @@ impl World {
             .collect();
         self.freed
             .extend(freed.into_iter().map(|id| (id, downstream)));
-        self.endpoint.set_alias(upstream, downstream);
+        self.endpoint.set_alias(
+            FLOWS[flow].parsed(Side::Upstream),
+            FLOWS[flow].parsed(Side::Downstream),
+        );
         self.aliases.insert(downstream, flow);
     }
 

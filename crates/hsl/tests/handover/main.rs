@@ -9,15 +9,16 @@ mod leader;
 mod traffic;
 mod world;
 
-use flowferry_hsl::handover::Phase;
+use flowferry_hsl::handover::{Action, Input, Phase};
 use flowferry_hsl::key::Side;
+use flowferry_wire::{Command, Match, Message, Reason, Tlv};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use leader::{HANDOVER, Step as Lead};
 use traffic::FLOWS;
-use world::{Checked, DESTINATION, Fault, MILLISECOND, SOURCE, World};
+use world::{Checked, DESTINATION, Fault, MILLISECOND, SOURCE, World, number};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -264,4 +265,85 @@ fn a_plain_move_ends_with_the_flows_at_the_destination() {
     world.finish().unwrap();
     assert_eq!(world.leader.step, Lead::Done);
     assert!(world.instances[SOURCE].programs.owned().is_empty());
+}
+
+#[test]
+fn flows_that_stay_quiet_are_their_new_instances_all_the_same() {
+    let mut world = World::new(Fault::None, true);
+    for flow in 0..FLOWS {
+        world.send(flow, Side::Upstream);
+    }
+    world.run_dry().unwrap();
+    let before: Vec<_> = world.instances[SOURCE].programs.owned();
+    assert_eq!(before.len(), usize::from(FLOWS));
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    world.finish().unwrap();
+    assert_eq!(world.leader.step, Lead::Done);
+    assert!(world.instances[SOURCE].programs.owned().is_empty());
+    let mut after = world.instances[DESTINATION].programs.owned();
+    let mut before = before;
+    before.sort();
+    after.sort();
+    // As their packets came, so that a match of one direction finds them.
+    assert_eq!(after, before);
+}
+
+/// Fail-open packets, or the other direction of a one-way move, leave flows accounted at the destination.
+#[test]
+fn flows_that_count_as_served_at_the_destination_wait_like_all_others() {
+    let mut world = World::new(Fault::None, true);
+    for flow in 0..FLOWS {
+        world.send(flow, Side::Upstream);
+    }
+    world.run_dry().unwrap();
+    for flow in world.instances[SOURCE].programs.owned() {
+        world.instances[DESTINATION].programs.own(&flow);
+    }
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    world.revalidate_all();
+    for flow in 0..FLOWS {
+        world.send(flow, Side::Upstream);
+    }
+    world.finish().unwrap();
+    world.ledger.check_complete().unwrap();
+    let mut holds = world.instances[DESTINATION].core.endpoint.holds();
+    let captured = holds.next().map(|hold| hold.figures.captured_packets);
+    assert_eq!(captured, Some(u64::from(FLOWS)));
+}
+
+#[test]
+fn a_match_of_its_own_for_the_downstream_side_is_refused() {
+    let mut instance = World::new(Fault::None, false)
+        .instances
+        .into_iter()
+        .next()
+        .unwrap();
+    let mut prepare = Message::new(Command::Prepare, HANDOVER, number(SOURCE));
+    prepare.sequence = 1;
+    let prepare = prepare
+        .with(Tlv::Match(Match::default()))
+        .with(Tlv::DownstreamMatch(Match::default()))
+        .with(Tlv::Source(number(SOURCE)))
+        .with(Tlv::Destination(number(DESTINATION)));
+    let input = Input::Control {
+        side: Side::Upstream,
+        message: prepare,
+    };
+    instance.handle(input, 1);
+    let Some((Action::Send { message, .. }, _)) = instance.next_action() else {
+        panic!("it is answered");
+    };
+    let why = message.error().expect("a reason");
+    assert_eq!(
+        (message.command, why.reason),
+        (Command::Nack, Reason::Unsupported)
+    );
+    assert!(why.text.contains("leave it out"), "{}", why.text);
+    assert!(instance.core.handovers.is_idle());
 }

@@ -60,6 +60,8 @@ class Channel:
         sock = writer.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        #: It ended because the other end said something that is no OpenFlow.
+        self.malformed = False
         self.packets_in = 0
         self.packets_out = 0
         self.errors = 0
@@ -86,6 +88,7 @@ class Channel:
         except TimeoutError:
             raise SwitchError(f"{self.address} did not finish the OpenFlow handshake") from None
         except (OSError, EOFError, OpenFlowError) as error:
+            self.malformed = isinstance(error, OpenFlowError)
             raise SwitchError(f"{self.address} broke off the OpenFlow handshake: {error}") from None
 
     async def serve(self) -> str:
@@ -100,6 +103,7 @@ class Channel:
         except OSError as error:
             why = f"connection lost: {error.strerror or error}"
         except OpenFlowError as error:
+            self.malformed = True
             why = f"not understood: {error}"
         finally:
             echo.cancel()
@@ -197,9 +201,9 @@ class Channel:
             await self._ask(
                 codec.bundle_control(self._bundle, self._bundle, codec.BUNDLE_OPEN), self._bundle
             )
-        except SwitchError:
-            if self._writer.is_closing():
-                raise
+        except SwitchError as error:
+            if "refused" not in str(error):
+                raise  # it is slow, or gone, which says nothing of what it knows
             return False
         return True
 

@@ -34,6 +34,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
+        #: Connections that were closed because of what came on them.
+        self.malformed = 0
         self.channels: dict[int, Channel] = {}
 
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -77,6 +79,7 @@ class Listener:
             return
         finally:
             self._strangers -= 1
+            self.malformed += channel.malformed
         await self._serve(channel)
 
     async def _serve(self, channel: Channel) -> None:
@@ -91,6 +94,7 @@ class Listener:
             why = await channel.serve()
         finally:
             greeting.cancel()
+            self.malformed += channel.malformed
             if self.channels.get(channel.dpid) is channel:
                 del self.channels[channel.dpid]
             LOG.info("switch %#x is gone: %s", channel.dpid, why)

@@ -60,12 +60,22 @@ class Settings:
     transfer_ms: int = 30_000
     #: From the turn until a plain marker fences what stayed quiet: far beyond any cache's age.
     settling_ms: int = 1_500
-    #: No switch uses an old entry longer than this after its barrier reply.
+    #: No switch uses an old entry longer than this after its barrier reply; see `stale_ms`.
     cache_ms: int = 500
     #: First pause before a request is repeated; each further one is twice as long ...
     retry_ms: int = 30
     #: ... up to this.
     retry_limit_ms: int = 500
+
+    @property
+    def stale_ms(self) -> int:
+        """From the turn until nobody reckons with an old entry any more.
+
+        What stays quiet is fenced by the settling time alone. Whoever makes that shorter than
+        `cache_ms` says that his switches' caches are shorter-lived: to reckon with older entries
+        elsewhere would make nothing safer.
+        """
+        return min(self.cache_ms, self.settling_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,8 @@ class Report:
     captured_bytes_peak: int = 0
     stray_packets: int = 0
     lost_packets: int = 0
+    #: The same by instance, as far as the instances have said.
+    lost_of: Mapping[int, int] = field(default_factory=dict)
     #: Data packets at the controller.
     controller_packets: int = 0
     #: Markers sent.

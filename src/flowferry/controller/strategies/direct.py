@@ -153,6 +153,10 @@ class Direct:
         flags = Flags.NONE
         for part in parts:
             flags |= part.flags
+        lost: dict[int, int] = {}
+        for part in parts:
+            for instance, counts in part.counts.items():
+                lost[instance] = lost.get(instance, 0) + counts.get(Counter.LOST_PACKETS, 0)
         error = self._finished.error if self._finished else self._why()
         return Report(
             flows=_sum_of_most(parts, Counter.FLOWS),
@@ -162,11 +166,8 @@ class Direct:
             captured_packets=_sum_of_most(parts, Counter.CAPTURED_PACKETS),
             captured_bytes_peak=_sum_of_most(parts, Counter.CAPTURED_BYTES_PEAK),
             stray_packets=_sum_of_most(parts, Counter.STRAY_PACKETS),
-            lost_packets=sum(
-                counts.get(Counter.LOST_PACKETS, 0)
-                for part in parts
-                for counts in part.counts.values()
-            ),
+            lost_packets=sum(lost.values()),
+            lost_of=lost,
             markers=sum(part.markers for part in parts),
             flags=tuple(flag.name.lower() for flag in flags if flag.name),
             error=error,

@@ -186,7 +186,7 @@ class Duties:
     @property
     def _stale_until(self) -> float:
         """When no switch can use an old entry any more."""
-        return self._turned_at + self.plan.settings.cache_ms / 1e3
+        return self._turned_at + self.plan.settings.stale_ms / 1e3
 
     # --- forward ---
 

@@ -12,7 +12,8 @@ use super::frame::Frame;
 
 /// A member so many bytes behind is given up: it can only cost memory.
 const BACKLOG_MAX: usize = 64 << 20;
-const READ_AT_ONCE: usize = 64 << 10;
+/// Bytes that are read at once; a queue that was longer gives its memory back.
+pub const READ_AT_ONCE: usize = 64 << 10;
 
 struct Sending {
     tls: Option<Box<rustls::Connection>>,
@@ -173,21 +174,21 @@ impl Link {
         self.sending.lock().overrun
     }
 
-    /// Appends what has come to `input`.
-    pub fn read(&self, input: &mut Vec<u8>) -> io::Result<Reading> {
+    /// Appends what has come to `input`, by way of `room`.
+    pub fn read(&self, room: &mut [u8], input: &mut Vec<u8>) -> io::Result<Reading> {
         if self.encrypted {
             return self.read_tls(input);
         }
         loop {
-            let start = input.len();
-            input.resize(start + READ_AT_ONCE, 0);
-            let outcome = (&self.stream).read(&mut input[start..]);
-            input.truncate(start + *outcome.as_ref().unwrap_or(&0));
-            match outcome {
+            match (&self.stream).read(room) {
                 Ok(0) => return Ok(Reading::Ended),
-                // A short read has emptied the socket (epoll(7)): the next byte is another event.
-                Ok(count) if count < READ_AT_ONCE => return Ok(Reading::Open),
-                Ok(_) => {}
+                Ok(count) => {
+                    input.extend_from_slice(&room[..count]);
+                    // A short read has emptied the socket (epoll(7)): the next byte is another event.
+                    if count < room.len() {
+                        return Ok(Reading::Open);
+                    }
+                }
                 Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(Reading::Open),
                 Err(why) if why.kind() == ErrorKind::Interrupted => {}
                 Err(why) => return Err(why),

@@ -3,32 +3,35 @@
 //! Members are found by configured peers, by the addresses that peers pass on, and by multicast
 //! beacons. One thread receives (see `wire`), a second sends heartbeats: so an instance that is
 //! busy with a long scan is not taken for dead, and one that is stopped is. Whoever sends a message
-//! writes it to the sockets itself: on the way of a question and its answer there is one wake-up a
-//! process, as in the bare loop that docs/decisions/0020-fabric.md compares with.
+//! writes it to the sockets itself, and who waits for an answer reads it itself (see `turns`): on the
+//! way of a question and its answer there is one wake-up a process.
 
 mod book;
 mod connection;
 pub mod frame;
+mod gate;
 mod greet;
 mod link;
 mod scout;
 mod tls;
+mod turns;
 mod wire;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::{Fabric, FabricError, FabricStatistics, Listener, NodeId, Tls};
+use super::{Fabric, FabricError, FabricStatistics, Listener, NodeId, Tls, Turn};
 use link::Link;
 pub use scout::{Beacon, Scouting};
+use turns::Turns;
 
 /// How a node takes part in a mesh.
 #[derive(Clone, Debug)]
@@ -52,8 +55,9 @@ pub struct MeshOptions {
 /// A member of a mesh.
 pub struct Mesh {
     shared: Arc<Shared>,
-    /// What the receiving thread gets when it starts.
+    /// What is received with, before it starts and after.
     ready: Mutex<Option<wire::Parts>>,
+    turns: OnceLock<Arc<Turns>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -163,6 +167,7 @@ impl Mesh {
                 identity,
                 inbox,
             })),
+            turns: OnceLock::new(),
             threads: Mutex::default(),
         })
     }
@@ -195,15 +200,26 @@ impl Mesh {
             let scouts = shared.clone();
             self.spawn("estate-scout", move || socket.run(&scouts))?;
         }
-        let beats = shared.clone();
-        self.spawn("estate-beat", move || beats.beat())?;
-        self.spawn("estate-mesh", move || {
-            wire::Wire::new(shared, parts, listener).run()
-        })
+        let turns = wire::Wire::new(shared.clone(), parts, listener)
+            .and_then(|wire| Turns::new(shared.clone(), wire))
+            .map_err(|why| FabricError::System {
+                node: shared.options.node.name.to_string(),
+                what: "epoll",
+                why: why.to_string(),
+            })?;
+        let turns = Arc::new(turns);
+        let _ = self.turns.set(turns.clone());
+        self.spawn("estate-beat", move || shared.beat())?;
+        self.spawn("estate-mesh", move || turns.run())
     }
 }
 
 impl Shared {
+    /// How often whoever receives looks after the links.
+    fn pause(&self) -> Duration {
+        (self.options.failure_after / 10).max(Duration::from_millis(5))
+    }
+
     /// Heartbeats on quiet links, five in the time that makes a failure.
     fn beat(&self) {
         let pause = self.options.failure_after / 5;
@@ -275,6 +291,14 @@ impl Fabric for Mesh {
             link.send_message(bytes);
             self.shared.messages_sent.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn turn(&self) -> Option<Box<dyn Turn + '_>> {
+        self.turns.get()?.take()
+    }
+
+    fn nudge(&self) {
+        let _ = self.shared.waker.wake();
     }
 
     fn statistics(&self) -> FabricStatistics {

@@ -1,4 +1,5 @@
-//! The receiving thread: accepts, dials, greets, and hands messages to the listener.
+//! Receiving: accepts, dials, greets, and hands messages to the listener, on the thread whose turn it
+//! is (see `turns`).
 //!
 //! A connection goes through these stages; only from `Linked` on is anything it says believed.
 //!
@@ -20,6 +21,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -31,9 +33,9 @@ use mio::{Events, Interest, Poll, Token};
 use super::book::Book;
 use super::connection::{Connection, Stage};
 use super::frame::{FRAME_MAX, Frame, GREETING_MAX};
-use super::link::{Link, Reading};
+use super::link::{Link, READ_AT_ONCE, Reading};
 use super::tls::Identity;
-use super::{FabricError, Listener, NodeId, Order, Shared};
+use super::{Listener, NodeId, Order, Shared};
 use crate::fabric::Why;
 
 pub const WAKE: Token = Token(0);
@@ -42,9 +44,9 @@ const FIRST: usize = 2;
 /// Most connections that have not been greeted yet.
 const STRANGERS_MAX: usize = 128;
 /// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_millis(250);
+pub const GOODBYE: Duration = Duration::from_millis(250);
 
-/// What the thread starts with.
+/// What it starts with.
 pub struct Parts {
     pub poll: Poll,
     pub listener: TcpListener,
@@ -53,11 +55,14 @@ pub struct Parts {
     pub inbox: Receiver<Order>,
 }
 
-/// The receiving thread.
+/// The sockets, and how far each is.
 pub struct Wire {
     pub(super) shared: Arc<Shared>,
     pub(super) listener: Arc<dyn Listener>,
     poll: Poll,
+    events: Events,
+    /// Where bytes are read to, made once: clearing it for each read would cost more than the read.
+    room: Box<[u8]>,
     accept: mio::net::TcpListener,
     identity: Option<Identity>,
     inbox: Receiver<Order>,
@@ -75,17 +80,22 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(shared: Arc<Shared>, parts: Parts, listener: Arc<dyn Listener>) -> Self {
+    pub fn new(shared: Arc<Shared>, parts: Parts, listener: Arc<dyn Listener>) -> io::Result<Self> {
         let now = Instant::now();
         let mut book = Book::default();
         for peer in parts.peers {
             book.learn(peer, true, now);
         }
-        Self {
+        let mut accept = mio::net::TcpListener::from_std(parts.listener);
+        let registry = parts.poll.registry();
+        registry.register(&mut accept, ACCEPT, Interest::READABLE)?;
+        Ok(Self {
             shared,
             listener,
             poll: parts.poll,
-            accept: mio::net::TcpListener::from_std(parts.listener),
+            events: Events::with_capacity(256),
+            room: vec![0; READ_AT_ONCE].into(),
+            accept,
             identity: parts.identity,
             inbox: parts.inbox,
             book,
@@ -97,46 +107,45 @@ impl Wire {
             restless: true,
             joined: false,
             closing: false,
-        }
+        })
     }
 
-    pub fn run(mut self) {
-        let mut events = Events::with_capacity(256);
-        let pause = (self.shared.options.failure_after / 10).max(Duration::from_millis(5));
-        let registry = self.poll.registry();
-        if let Err(why) = registry.register(&mut self.accept, ACCEPT, Interest::READABLE) {
-            return self.shared.over(Err(FabricError::System {
-                node: self.shared.options.node.name.to_string(),
-                what: "epoll",
-                why: why.to_string(),
-            }));
+    /// The epoll set.
+    pub fn sockets(&self) -> &impl AsRawFd {
+        &self.poll
+    }
+
+    /// Waits so long for the sockets, and does what they and the time ask for. Returns whether there
+    /// is to be another round.
+    pub fn round(&mut self, most: Duration) -> bool {
+        let pause = self.shared.pause();
+        let most = if self.restless { Duration::ZERO } else { most };
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(most)) {
+            Ok(()) => {}
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(_) => self.closing = true,
         }
-        while !self.closing {
-            if self.restless || self.looked.elapsed() >= pause {
-                self.restless = false;
-                self.look_around(pause);
-            }
-            match self.poll.poll(&mut events, Some(pause)) {
-                Ok(()) => {}
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => break,
-            }
-            for event in &events {
-                match event.token() {
-                    WAKE => self.orders(),
-                    ACCEPT => self.accept(),
-                    token => {
-                        if event.is_writable() {
-                            self.writable(token);
-                        }
-                        if event.is_readable() || event.is_error() || event.is_read_closed() {
-                            self.readable(token);
-                        }
+        for event in &events {
+            match event.token() {
+                WAKE => self.orders(),
+                ACCEPT => self.accept(),
+                token => {
+                    if event.is_writable() {
+                        self.writable(token);
+                    }
+                    if event.is_readable() || event.is_error() || event.is_read_closed() {
+                        self.readable(token);
                     }
                 }
             }
         }
-        self.goodbye(&mut events);
+        self.events = events;
+        if !self.closing && (self.restless || self.looked.elapsed() >= pause) {
+            self.restless = false;
+            self.look_around(pause);
+        }
+        !self.closing
     }
 
     fn orders(&mut self) {
@@ -246,7 +255,7 @@ impl Wire {
             return self.writable(token);
         }
         let before = connection.input.len();
-        let outcome = connection.link.read(&mut connection.input);
+        let outcome = connection.link.read(&mut self.room, &mut connection.input);
         let received = connection.input.len() - before;
         if received > 0 {
             connection.heard = Instant::now();
@@ -301,7 +310,7 @@ impl Wire {
 
     /// Says goodbye and waits a moment for the others to hear it: closing a socket with unread
     /// bytes would reset the link, and the goodbye would be lost with it.
-    fn goodbye(&mut self, events: &mut Events) {
+    pub fn goodbye(mut self) {
         self.shared.over(Ok(()));
         self.shared.links.write().clear();
         self.connections
@@ -314,13 +323,13 @@ impl Wire {
         let deadline = Instant::now() + GOODBYE;
         while !self.connections.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.poll.poll(events, Some(left)).is_err() {
+            if left.is_zero() || self.poll.poll(&mut self.events, Some(left)).is_err() {
                 break;
             }
-            for event in events.iter() {
+            for event in &self.events {
                 if let Some(connection) = self.connections.get_mut(&event.token()) {
                     connection.input.clear();
-                    let outcome = connection.link.read(&mut connection.input);
+                    let outcome = connection.link.read(&mut self.room, &mut connection.input);
                     if !matches!(outcome, Ok(Reading::Open)) {
                         self.connections.remove(&event.token());
                     }

@@ -391,9 +391,6 @@ impl Engine {
                 };
                 let until = self.now + self.settings.longest_query;
                 self.moved.own(&chains, at, note, until);
-                for departure in self.departures.moves.values_mut() {
-                    departure.came_in = true;
-                }
                 store.thaw(hold);
                 if row.duty == Duty::Own {
                     self.repeat_arrival(id);

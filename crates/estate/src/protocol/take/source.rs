@@ -3,6 +3,7 @@
 use super::super::engine::{Action, Engine, Event as News, Now};
 use super::super::member::NodeId;
 use super::super::message::{Draft, Link, Message, Move};
+use super::super::moved::Moved;
 use super::table::{Duty, Event, State, transition};
 use crate::item::{Item, ItemRef};
 use crate::store::{Hold, Selection, Store};
@@ -25,17 +26,14 @@ pub(in super::super) struct Departure {
     pub what: Move,
     pub state: State,
     selection: Selection,
-    // Where the round is in the selection.
+    // Where the round is in the selection, or in what has changed.
     cursor: usize,
     batch: usize,
     round: u32,
     round_bytes: usize,
-    // This round sends what is stamped later.
-    since: Stamp,
-    // When this round began.
-    mark: Stamp,
-    // Something may have come into the selection with an older stamp.
-    pub came_in: bool,
+    // What this round looks at, after the first: what was written or removed during the last one.
+    changed: Vec<String>,
+    // What the destination will have once it has all chunks.
     keys: HashSet<Box<str>>,
     // All `Cargo` messages so far. Invariant: acknowledged <= sent <= chunks.len().
     chunks: Vec<Vec<u8>>,
@@ -58,6 +56,77 @@ impl Departure {
 
     fn is_over(&self) -> bool {
         matches!(self.state, State::Gone | State::Kept | State::Restored)
+    }
+
+    /// Shows about a `chunk` of the selection to `add`, which says how many bytes it has got.
+    fn copy_selection(
+        &mut self,
+        store: &Store,
+        entries: usize,
+        chunk: usize,
+        mut add: impl FnMut(ItemRef<'_>) -> usize,
+    ) {
+        let (mut count, mut bytes) = (0, 0);
+        while self.cursor < entries && bytes < chunk {
+            let end = entries.min(self.cursor + self.batch);
+            let part = match &self.selection {
+                Selection::Keys(keys) => Selection::Keys(keys[self.cursor..end].to_vec()),
+                Selection::Flows(flows) => Selection::Flows(flows[self.cursor..end].to_vec()),
+            };
+            let keys = &mut self.keys;
+            store.scan_selection(&part, |item| {
+                keys.insert(item.key.into());
+                bytes = add(item);
+                count += 1;
+            });
+            // As many at a time as come to about one chunk.
+            self.batch = match bytes {
+                0 => BATCH,
+                _ => (chunk * count / bytes).clamp(1, BATCH),
+            };
+            self.cursor = end;
+        }
+    }
+
+    /// Adds a key that has changed: the item as it is now, or that it has gone.
+    fn copy_changed(
+        &mut self,
+        store: &Store,
+        moved: &Moved,
+        key: &str,
+        drafts: &mut Drafts,
+        now: Now,
+    ) {
+        let here = store.with(key, |item| drafts.add(item, moved.chain_of(key, now)));
+        if here.is_some() {
+            self.keys.insert(key.into());
+        } else if self.keys.remove(key) {
+            drafts.gone.push(key.to_owned());
+        }
+    }
+
+    /// Makes chunks of the drafts.
+    fn load(&mut self, drafts: Drafts) {
+        let mut gone = drafts.gone;
+        let mut by_chain = drafts.by_chain;
+        if by_chain.is_empty() && !gone.is_empty() {
+            by_chain.insert(Vec::new(), Draft::new(Vec::new()));
+        }
+        for draft in by_chain.into_values() {
+            let bytes = draft.finish(self.what, self.index(), None, &std::mem::take(&mut gone));
+            self.chunks.push(bytes);
+        }
+    }
+
+    /// Makes the last chunk, which says how many items there are in all.
+    fn close(&mut self) {
+        let total = Some(self.keys.len() as u64);
+        let bytes = Draft::new(Vec::new()).finish(self.what, self.index(), total, &[]);
+        self.chunks.push(bytes);
+    }
+
+    fn index(&self) -> u32 {
+        u32::try_from(self.chunks.len()).expect("fewer than 2^32 chunks")
     }
 
     pub fn due(&self, move_timeout: Duration, declare_dead: Duration) -> Option<Now> {
@@ -114,8 +183,6 @@ impl Engine {
         if self.arrivals.moves.contains_key(&what.id) {
             return self.say_abort(from, what, "the id is that of a move to here: use another");
         }
-        let mark = store.clock();
-        store.observe(mark);
         let departure = Departure {
             dest: from.clone(),
             what,
@@ -125,9 +192,7 @@ impl Engine {
             batch: 8,
             round: 0,
             round_bytes: 0,
-            since: Stamp::ZERO,
-            mark,
-            came_in: false,
+            changed: Vec::new(),
             keys: HashSet::new(),
             chunks: Vec::new(),
             acknowledged: 0,
@@ -143,6 +208,8 @@ impl Engine {
         };
         self.departures.moves.insert(what.id, departure);
         if pre_copy {
+            let departure = &self.departures.moves[&what.id];
+            store.track(departure.hold(), &departure.selection);
             self.pump(store, what.id);
         } else {
             self.source_step(store, what.id, Event::Copied, "");
@@ -191,58 +258,39 @@ impl Engine {
         let Some(departure) = self.departures.moves.get_mut(&id) else {
             return false;
         };
-        let Departure {
-            selection,
-            cursor,
-            keys,
-            since,
-            ..
-        } = departure;
-        let entries = match selection {
+        let first = departure.round == 0;
+        let entries = match &departure.selection {
+            _ if !first => departure.changed.len(),
             Selection::Keys(keys) => keys.len(),
             Selection::Flows(flows) => flows.len(),
         };
-        if *cursor >= entries {
-            if departure.round > 0 && departure.round_bytes <= SMALL_ROUND
-                || departure.round + 1 >= MOST_ROUNDS
+        if departure.cursor >= entries {
+            if !first && departure.round_bytes <= SMALL_ROUND || departure.round + 1 >= MOST_ROUNDS
             {
                 return false;
             }
             departure.round += 1;
             departure.round_bytes = 0;
             departure.cursor = 0;
-            departure.since = departure.mark;
-            departure.mark = store.clock();
-            store.observe(departure.mark);
+            departure.changed = store.tracked(departure.hold());
             return true;
         }
         let mut drafts = Drafts::default();
-        let mut count = 0;
-        while *cursor < entries && drafts.bytes < chunk {
-            let end = entries.min(*cursor + departure.batch);
-            let part = match selection {
-                Selection::Keys(keys) => Selection::Keys(keys[*cursor..end].to_vec()),
-                Selection::Flows(flows) => Selection::Flows(flows[*cursor..end].to_vec()),
-            };
-            store.scan_selection(&part, *since, |item| {
-                let chain = self.moved.chain_of(item.key, now);
-                keys.insert(item.key.into());
-                drafts.add(item, chain);
-                count += 1;
+        if first {
+            departure.copy_selection(store, entries, chunk, |item| {
+                drafts.add(item, self.moved.chain_of(item.key, now));
+                drafts.bytes
             });
-            // As many at a time as come to about one chunk.
-            departure.batch = match (end - *cursor, drafts.bytes) {
-                (_, 0) => BATCH,
-                _ => (chunk * count / drafts.bytes.max(1)).clamp(1, BATCH),
-            };
-            *cursor = end;
+        } else {
+            let (moved, changed) = (&self.moved, std::mem::take(&mut departure.changed));
+            while departure.cursor < entries && drafts.bytes < chunk {
+                departure.copy_changed(store, moved, &changed[departure.cursor], &mut drafts, now);
+                departure.cursor += 1;
+            }
+            departure.changed = changed;
         }
         departure.round_bytes += drafts.bytes;
-        for draft in drafts.by_chain.into_values() {
-            let index = u32::try_from(departure.chunks.len()).expect("fewer than 2^32 chunks");
-            let bytes = draft.finish(departure.what, index, None, &[]);
-            departure.chunks.push(bytes);
-        }
+        departure.load(drafts);
         true
     }
 
@@ -255,60 +303,30 @@ impl Engine {
         let hold = departure.hold();
         store.freeze(hold, &departure.selection)?;
         departure.frozen_at = now;
-        // What was written after the last round began may have been missed by it.
-        let since = match (departure.round, departure.cursor) {
-            (0, 0) => Stamp::ZERO,
-            _ => departure.mark,
-        };
         let mut drafts = Drafts::default();
-        let mut full = Vec::new();
-        let (mut total, mut new) = (0_usize, 0_usize);
-        let keys = &mut departure.keys;
-        let came_in = departure.came_in;
-        store.scan_held(hold, Stamp::ZERO, |item| {
-            total += 1;
-            if item.stamp <= since && (!came_in || keys.contains(item.key)) {
-                return;
-            }
-            if !keys.contains(item.key) {
-                new += 1;
-                keys.insert(item.key.into());
-            }
-            drafts.add(item, self.moved.chain_of(item.key, now));
-            if drafts.bytes >= chunk {
-                full.extend(std::mem::take(&mut drafts).by_chain.into_values());
-            }
-        });
-        full.extend(drafts.by_chain.into_values());
-        let mut gone = Vec::new();
-        if total < keys.len() {
-            let mut here: HashSet<String> = HashSet::with_capacity(total);
+        if (departure.round, departure.cursor) == (0, 0) {
+            // Nothing was copied before.
+            let keys = &mut departure.keys;
+            let mut full = Vec::new();
             store.scan_held(hold, Stamp::ZERO, |item| {
-                here.insert(item.key.to_owned());
+                keys.insert(item.key.into());
+                drafts.add(item, self.moved.chain_of(item.key, now));
+                if drafts.bytes >= chunk {
+                    full.push(std::mem::take(&mut drafts));
+                }
             });
-            gone = keys
-                .iter()
-                .filter(|key| !here.contains(&***key))
-                .map(|key| key.to_string())
-                .collect();
-            for key in &gone {
-                keys.remove(&**key);
+            full.into_iter().for_each(|drafts| departure.load(drafts));
+        } else {
+            for key in store.tracked(hold) {
+                departure.copy_changed(store, &self.moved, &key, &mut drafts, now);
+                if drafts.bytes >= chunk {
+                    departure.load(std::mem::take(&mut drafts));
+                }
             }
+            store.untrack(hold);
         }
-        if full.is_empty() {
-            full.push(Draft::new(Vec::new()));
-        }
-        let last = full.len() - 1;
-        for (position, draft) in full.into_iter().enumerate() {
-            let index = u32::try_from(departure.chunks.len()).expect("fewer than 2^32 chunks");
-            let (total, gone) = if position == last {
-                (Some(total as u64), &*gone)
-            } else {
-                (None, &[] as &[String])
-            };
-            let bytes = draft.finish(departure.what, index, total, gone);
-            departure.chunks.push(bytes);
-        }
+        departure.load(drafts);
+        departure.close();
         let keys = std::mem::take(&mut departure.keys);
         self.moved.freeze(id, keys);
         self.pump(store, id);
@@ -397,6 +415,7 @@ impl Engine {
             Duty::Thaw => {
                 departure.chunks = Vec::new();
                 departure.keys = HashSet::new();
+                store.untrack(hold);
                 store.thaw(hold);
                 self.moved.thaw(id);
                 if event != Event::Abort {
@@ -562,6 +581,7 @@ impl Engine {
 #[derive(Default)]
 struct Drafts {
     by_chain: BTreeMap<Vec<u64>, Draft>,
+    gone: Vec<String>,
     bytes: usize,
 }
 

@@ -1,0 +1,307 @@
+"""What a handover relies on and may lose: switches, the management network, control frames."""
+
+import itertools
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from handover_cell import OVER, RATE, Cell
+from handover_rig import witnesses
+from hsl_pcap import Tcpdump, until
+from openflow_relay import PORT, Relay, as_it_comes
+from pyroute2 import IPRoute
+
+from flowferry.testbed import links, namespace
+from flowferry.wire import (
+    CONTROLLER,
+    Command,
+    Flags,
+    KeyRing,
+    Message,
+    Reason,
+    Report,
+    Sealer,
+    Side,
+)
+from handover_rows import DESTINATION, SOURCE
+
+FINAL = 0xFFFF_FFFF
+DEVICES = {Side.UPSTREAM: "up", Side.DOWNSTREAM: "down"}
+WAYS = ("there", "back")
+BEFORE_THE_TURN = ("waiting+prepare", "arming+armed", "listing+listed", "ready+turn")
+
+
+class Trouble:
+    """Something that goes wrong; unless it says otherwise, it costs time and not one packet."""
+
+    #: Of the testbed.
+    options: Mapping[str, Any] = {"ports": "afxdp-nonpmd"}
+    #: Packets each second, and packets that it lasts for.
+    rate = RATE
+    lasts = RATE // 5
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is there for captures."""
+        self._folder = folder
+
+    def prepare(self, cell: Cell, stack: ExitStack) -> None:
+        """Nothing."""
+
+    def begin(self, cell: Cell) -> None:
+        """Nothing."""
+
+    def end(self, cell: Cell) -> None:
+        """Nothing."""
+
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        """How a play may end in which it has come at a row."""
+        return ("done",) if play == "forward" else ("aborted",)
+
+    def judge(self, cell: Cell, lost: int) -> None:
+        """After the traffic has ended, with the packets that the probe misses, both ways."""
+        assert (lost, cell.counted) == (0, 0)
+
+
+class SwitchGone(Trouble):
+    """A switch is killed and started again, or stops and resumes.
+
+    What it is sent meanwhile is lost. Witnesses at its ports say how much: nothing is lost at the
+    other switch, and at the instances what the agents count.
+    """
+
+    options: Mapping[str, Any] = {"ports": "system", "apart": True}  # tcpdump sees no AF_XDP port
+    #: What gathers meanwhile goes in one burst, of which such a port takes some 200 packets.
+    rate = RATE // 20
+
+    def __init__(self, folder: Path, switch: str, how: signal.Signals) -> None:
+        super().__init__(folder)
+        self._switch, self._how = switch, how
+        self.lasts = self.rate // 2 if how is signal.SIGKILL else 5 * self.rate // 2
+        self._dumps: dict[str, Tcpdump] = {}
+
+    def prepare(self, cell: Cell, stack: ExitStack) -> None:
+        self._dumps = stack.enter_context(witnesses(cell.bed, self._folder, buffer_kib=4 << 10))
+
+    def begin(self, cell: Cell) -> None:
+        self._pid = cell.bed.ovs_of(self._switch).vswitchd()
+        os.kill(self._pid, self._how)
+
+    def end(self, cell: Cell) -> None:
+        if self._how is signal.SIGKILL:
+            cell.bed.ovs_of(self._switch).start_vswitchd()
+        else:
+            os.kill(self._pid, signal.SIGCONT)
+        until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
+
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        if self._how is signal.SIGSTOP or play != "forward":
+            return OVER  # it may answer in time, or not
+        return ("aborted",) if row in BEFORE_THE_TURN else ("done", "failed")
+
+    def judge(self, cell: Cell, lost: int) -> None:
+        vanished = {place: self._vanished(place) for place in ("ingress", "instances", "egress")}
+        assert vanished.pop("instances") == cell.counted, cell.counted
+        other = "egress" if self._switch == "ingress" else "ingress"
+        assert vanished[other] == 0, vanished
+        assert lost == vanished[self._switch] + cell.counted, (lost, vanished)
+
+    def _vanished(self, place: str) -> int:
+        """Packets that came to a place and did not leave it, both ways."""
+        rows = {"ingress": ("h1", "up"), "instances": ("up", "down"), "egress": ("down", "h2")}
+        near, far = rows[place]
+        return sum(
+            self._count(a, way) - self._count(b, way)
+            for way, (a, b) in zip(WAYS, ((near, far), (far, near)), strict=True)
+        )
+
+    def _count(self, where: str, way: str) -> int:
+        names = (
+            [where] if where in ("h1", "h2") else [f"{i}-{where}" for i in (SOURCE, DESTINATION)]
+        )
+        for name in names:
+            assert self._dumps[f"{name} {way}"].counts.dropped == 0
+        return sum(self._dumps[f"{name} {way}"].counts.captured for name in names)
+
+
+class NetworkCut(Trouble):
+    """The management network carries nothing: neither strays nor what agents tell each other."""
+
+    rate = RATE // 4
+    lasts = 5 * rate // 2
+
+    def begin(self, cell: Cell) -> None:
+        self._set(cell, "down")
+
+    def end(self, cell: Cell) -> None:
+        self._set(cell, "up")
+        # Whoever is being looked up is still said to be unreachable when its time is over.
+        for one, other in itertools.permutations(cell.bed.instances, 2):
+            until(partial(self._reaches, cell, one.name, other.mgmt_ip), "an answer to a ping")
+
+    @staticmethod
+    def _reaches(cell: Cell, name: str, address: str) -> bool:
+        ping = ["ping", "-c1", "-W1", address]
+        return cell.bed.run(name, ping, check=False).returncode == 0
+
+    def ends(self, play: str, row: str) -> Sequence[str]:
+        return OVER
+
+    def _set(self, cell: Cell, state: str) -> None:
+        def work(ipr: IPRoute) -> None:
+            ipr.link("set", index=links.index(ipr, SOURCE), state=state)
+
+        namespace.configure(cell.bed.namespaces["mg"], work)
+
+    def judge(self, cell: Cell, lost: int) -> None:
+        assert lost == cell.counted
+
+
+class Frames(Trouble):
+    """Control frames are lost for a while, or all doubled, or every other one late."""
+
+    def __init__(self, folder: Path, how: str) -> None:
+        super().__init__(folder)
+        self._how = how
+        self._relay: Relay
+        self._late = False
+
+    def prepare(self, cell: Cell, stack: ExitStack) -> None:
+        self._relay = stack.enter_context(Relay(cell.bed))
+        cell.platform.connect_switches(PORT)
+        until(lambda: self._relay.seen > 0, "a frame by the relay")
+        until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
+        assert replayed(cell) == 0
+
+    def begin(self, cell: Cell) -> None:
+        self._before = self._relay.seen, self._relay.passed
+        self._relay.fate = {
+            "lost": lambda _frame: (),
+            "doubled": lambda _frame: (0.0, 0.0),
+            "delayed": self._every_other_late,
+        }[self._how]
+
+    def _every_other_late(self, _frame: bytes) -> Sequence[float]:
+        self._late = not self._late
+        return (0.06,) if self._late else (0.0,)
+
+    def end(self, cell: Cell) -> None:
+        until(lambda: self._relay.seen > self._before[0], "a control frame")
+        self._relay.fate = as_it_comes
+        self._relay.await_quiet()
+        seen, passed = (self._relay.seen - self._before[0], self._relay.passed - self._before[1])
+        if self._how == "doubled":
+            until(lambda: replayed(cell) == seen, f"{seen} frames refused as replayed")
+        elif self._how == "delayed":
+            assert passed == seen
+
+
+def rejections(cell: Cell) -> Iterator[Mapping[str, int]]:
+    """What the controller and each agent have rejected, by reason."""
+    yield cell.client.status()["frames"]["rejected"]
+    for agent in cell.platform.agents.values():
+        with agent.client() as client:
+            yield client.status()["control"]["rejected"]
+
+
+def replayed(cell: Cell) -> int:
+    """Frames that were refused since they had been taken before, everywhere."""
+    return sum(one["replayed"] for one in rejections(cell))
+
+
+class Forged(Trouble):
+    """Strangers send frames: with everything right but the key, from hosts and functions."""
+
+    lasts = RATE // 10
+
+    def prepare(self, cell: Cell, stack: ExitStack) -> None:
+        bed = cell.bed
+        names = {"h1": [("h1", "eth0")], "h2": [("h2", "eth0")]}
+        for one in (SOURCE, DESTINATION):
+            names[f"by {one}"] = [(one, dev) for dev in DEVICES.values()]
+            names[f"to {one}"] = [
+                (switch.role, f"{one}-{dev}")
+                for switch, dev in zip(bed.switches.values(), DEVICES.values(), strict=True)
+            ]
+        self._sockets = {
+            name: [stack.enter_context(packet_socket(bed.namespaces[r], d)) for r, d in places]
+            for name, places in names.items()
+        }
+
+    def begin(self, cell: Cell) -> None:
+        self._sent = 0
+        for one in cell.bed.instances:
+            stranger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=CONTROLLER, boot=1 << 62)
+            for message in orders(one.id, self._part):
+                self._send(f"to {one.name}", stranger, message)
+            stranger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=one.id, boot=1 << 62)
+            for message in reports(self._part):
+                self._send(f"by {one.name}", stranger, message)
+                self._send("h1", stranger, message, counts=False)
+                self._send("h2", stranger, message, counts=False)
+
+    _part = 1 << 8 | 1
+
+    def _send(self, name: str, sealer: Sealer, message: Message, *, counts: bool = True) -> None:
+        for end in self._sockets[name]:
+            frame, _ = sealer.seal(message, destination=b"\2\xff" + bytes(4), source=bytes(6))
+            end.send(frame)
+            self._sent += counts
+
+    def end(self, cell: Cell) -> None:
+        def rejected() -> int:
+            return sum(one["bad_tag"] for one in rejections(cell))
+
+        until(lambda: rejected() >= self._sent, f"{self._sent} frames rejected")
+        assert rejected() == self._sent, "switches let a host's control frames in"
+
+
+def packet_socket(space: str, dev: str) -> socket.socket:
+    """A socket that sends frames by a device of a namespace, and receives none."""
+    end = namespace.call(space, partial(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, 0))
+    end.bind((dev, 0))
+    return end
+
+
+def orders(to: int, part: int) -> Iterator[Message]:
+    """What a controller might say that would change something."""
+    for flags in (Flags.UNFENCED, Flags.UNFENCED | Flags.STATE_LOST):
+        yield Message(command=Command.RELEASE, to=to, handover=part, flags=flags)
+    for flags in (Flags.NONE, Flags.TURNED):
+        error = Report(Reason.OTHER, "forged")
+        yield Message(command=Command.ABORT, to=to, handover=part, flags=flags, error=error)
+    yield Message(command=Command.COMMIT, to=to, handover=part)
+    yield Message(command=Command.FREEZE, to=to, handover=part, deadline_ms=1)
+    for side in DEVICES:
+        yield Message(command=Command.MARKER, to=to, handover=part, side=side, round=FINAL)
+
+
+def reports(part: int) -> Iterator[Message]:
+    """What an agent might say that would change something."""
+    lost, error = Flags.STATE_LOST, Report(Reason.OTHER, "forged")
+    yield Message(command=Command.IMPORTED, handover=part)
+    yield Message(command=Command.RELEASED, handover=part, flags=lost, counts={})
+    yield Message(command=Command.ABORTED, handover=part, counts={})
+    yield Message(command=Command.ABORT, handover=part, error=error)
+    yield Message(command=Command.STATUS, epoch=1 << 40, counts={})
+    for side in DEVICES:
+        yield Message(command=Command.FENCED, handover=part, side=side, round=FINAL)
+
+
+#: By name; each is given a folder for itself.
+FAULTS: dict[str, Callable[[Path], Trouble]] = {
+    "ingress-kill": partial(SwitchGone, switch="ingress", how=signal.SIGKILL),
+    "ingress-stop": partial(SwitchGone, switch="ingress", how=signal.SIGSTOP),
+    "egress-kill": partial(SwitchGone, switch="egress", how=signal.SIGKILL),
+    "egress-stop": partial(SwitchGone, switch="egress", how=signal.SIGSTOP),
+    "network-cut": NetworkCut,
+    "frames-lost": partial(Frames, how="lost"),
+    "frames-doubled": partial(Frames, how="doubled"),
+    "frames-delayed": partial(Frames, how="delayed"),
+    "frames-forged": Forged,
+}
