@@ -1,22 +1,20 @@
 """Run a controller in a process of its own and end it."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from flowferry.child import Child
 from flowferry.controller.client import Client, ControllerError
 
 #: Seconds to become ready.
 PATIENCE = 30.0
 
 
-class Daemon:
+class Daemon(Child):
     """A controller as a child process; a context manager that ends it."""
 
     def __init__(self, config: Path, url: str, *, env: Mapping[str, str] | None = None) -> None:
@@ -53,28 +51,9 @@ class Daemon:
                 raise ControllerError(said[-1] if said else "the controller ended silently")
             time.sleep(0.005)
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self.process.pid
-
     def client(self) -> Client:
         """A client of it."""
         return Client(self.url)
-
-    def kill(self) -> None:
-        """kill -9; its journal stays."""
-        self.process.kill()
-        self.process.wait(timeout=10)
-
-    def suspend(self) -> None:
-        """Stop the process (SIGSTOP) and return when it has stopped."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        """Let a stopped process go on (SIGCONT)."""
-        os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
         """Start it again, with the same configuration and journal, after it has ended."""
@@ -86,23 +65,3 @@ class Daemon:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(timeout)
-
-    def __enter__(self) -> Self:
-        """The daemon itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it, whatever state it is in."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()

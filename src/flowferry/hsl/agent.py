@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -10,9 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from flowferry.child import Child
 from flowferry.hsl.client import Client, HslError
 
 Shim = Literal["kernel", "veth"]
@@ -72,7 +71,7 @@ class Config:
         return json.dumps(asdict(self))
 
 
-class Agent:
+class Agent(Child):
     """An agent as a child process; a context manager that ends it."""
 
     def __init__(
@@ -122,25 +121,6 @@ class Agent:
         """A new connection to it."""
         return Client(self.config.socket, timeout)
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self.process.pid
-
-    def kill(self) -> None:
-        """kill -9; the programs and their pins stay."""
-        self.process.kill()
-        self.process.wait(timeout=10)
-
-    def suspend(self) -> None:
-        """Stop the process (SIGSTOP) and return when it has stopped."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        """Let a stopped process go on (SIGCONT)."""
-        os.kill(self.pid, signal.SIGCONT)
-
     def stop(self, timeout: float = 30.0) -> dict[str, Any]:
         """End it in order; its last status.
 
@@ -158,26 +138,6 @@ class Agent:
         status = json.loads(output)
         assert isinstance(status, dict)
         return status
-
-    def __enter__(self) -> Self:
-        """The agent itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it, whatever state it is in."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            try:
-                self.process.communicate(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.communicate()
 
 
 def default_socket(directory: Path, instance: str) -> Path:
