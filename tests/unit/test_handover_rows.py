@@ -11,13 +11,15 @@ from handover_rows import (
     DESTINATION,
     NEVER,
     SOURCE,
+    UNSEEN_AGENT,
+    UNSEEN_CONTROLLER,
     beyond,
     in_cells,
 )
 
 
 def test_each_row_of_the_controller_has_its_place() -> None:
-    placed = in_cells(CONTROLLER) + beyond(BEYOND_CONTROLLER)
+    placed = [*in_cells(CONTROLLER), *beyond(BEYOND_CONTROLLER), *UNSEEN_CONTROLLER]
     assert sorted(placed) == sorted(row.name for row in TRANSITIONS)
 
 
@@ -27,7 +29,7 @@ def test_each_row_of_the_agents_has_its_place() -> None:
         cells = in_cells(whose)
         assert set(cells) <= table
         assert len(cells) == len(set(cells))
-    elsewhere = [*beyond(BEYOND_AGENT), *NEVER]
+    elsewhere = [*beyond(BEYOND_AGENT), *NEVER, *UNSEEN_AGENT]
     assert len(elsewhere) == len(set(elsewhere))
     assert set(in_cells(SOURCE, DESTINATION)) | set(elsewhere) == table
     assert not set(in_cells(SOURCE, DESTINATION)) & set(elsewhere)
