@@ -60,6 +60,8 @@ HARMLESS = frozenset(
     }
 )
 
+#: State does not come, or too late.
+STATE_FAULTS = frozenset({"export_fails", "import_fails", "transfer_late"})
 
 #: What may happen before the fault, so that it meets the way back or a restart.
 PRELUDES = ("abort", "refuse", "controller_killed", "source_killed", "destination_killed")

@@ -15,7 +15,7 @@ from sim_function import Function
 from sim_ledger import HIGHER_PORT, SIDES, Flow, Ledger
 from sim_network import Port, Switch
 from sim_plants import Plant
-from sim_scenario import DESTINATION, HARMLESS, Scenario
+from sim_scenario import DESTINATION, HARMLESS, STATE_FAULTS, Scenario
 from sim_stream import Stream
 
 from flowferry.controller.strategies import base
@@ -427,6 +427,15 @@ class World:
                 harmed.add(scenario.fault_part)
         return harmed
 
+    @property
+    def stateless(self) -> bool:
+        """State did not come, and no controller was there to bring the flows back.
+
+        The agents then let them go without it and say so (docs/hsl.md, Handovers).
+        """
+        faults = set(self.scenario.faults)
+        return "controller_killed" in faults and not faults.isdisjoint(STATE_FAULTS)
+
     def _verdict(self) -> Iterator[str]:
         yield from self.ledger.doubled()
         damaged = self.damaged
@@ -451,7 +460,8 @@ class World:
             if flow in spared or self.strict_order:
                 yield text
         if not damaged:
-            yield from self.ledger.wrong
+            if not self.stateless:
+                yield from self.ledger.wrong
             late, whose = self.ledger.longest
             if late > self._bound():
                 yield f"{whose} waited {late / MS:.0f} ms, more than {self._bound() / MS:.0f}"
