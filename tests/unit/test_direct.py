@@ -326,6 +326,21 @@ def test_a_destination_that_has_imported_is_not_called_off() -> None:
     assert scene.end == Finished(HandoverState.DONE, None, (1,))
 
 
+def test_a_switch_that_refused_takes_nothing_back_once_the_state_is_in() -> None:
+    scene = Scene()
+    scene.prepare()
+    scene.tell(TurnRefused("table full"))
+    scene.answer(Command.ABORT, B, error=Reason.WRONG_STATE)
+    scene.answer(Command.COMMIT, A)
+    scene.run(SETTINGS.settling_ms / 1e3 + SETTINGS.deadline_ms / 1e3)  # no word of its release
+    assert scene.direct.next_due is not None
+    assert scene.sent(Command.RELEASE, B)
+    assert TurnBack not in scene.kinds()
+    scene.say(B, Command.RELEASED)
+    scene.close()
+    assert scene.end.state is HandoverState.DONE
+
+
 def test_after_the_import_nobody_can_call_it_off() -> None:
     scene = Scene()
     scene.settle()

@@ -244,7 +244,8 @@ class Duties:
     def _enter_forcing(self, now: float) -> None:
         if self._released:
             return self.fire(Cue.RELEASED, now)
-        if self._refused:
+        # Once the state is in, there is no way back, whatever the switches said.
+        if self._refused and not self.imported:
             return self.fire(Cue.REVERT, now)
         if self._gone(self.part.destination):
             self.broken = not self.imported
