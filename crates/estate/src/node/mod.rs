@@ -4,6 +4,7 @@
 //! to [`Node::store`] and never come near it. Three threads serve a node: one receives, one sends
 //! heartbeats (both the fabric's), and one tells the time.
 
+mod incarnation;
 mod reply;
 mod shell;
 
@@ -24,6 +25,7 @@ use crate::query::{Consistency, Query, View};
 use crate::reduce::Reducer;
 use crate::store::{Selection, Store, StoreOptions};
 use crate::version::Stamp;
+use incarnation::incarnation;
 pub use reply::Then;
 pub use shell::MemberNews;
 use shell::{Shell, now_ms};
@@ -45,7 +47,7 @@ impl Node {
     /// [`Error::NameTaken`] if a live member has this name, [`Error::Options`] and
     /// [`Error::Fabric`] for addresses, certificates and peers that will not do.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let me = NodeId::new(&options.node, now_ms());
+        let me = NodeId::new(&options.node, incarnation(now_ms()));
         let listen = match &options.listen[..] {
             // Only who is to be found by others listens to them without being told where.
             [] if options.scouting => "0.0.0.0:0".to_owned(),

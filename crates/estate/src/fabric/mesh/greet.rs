@@ -60,7 +60,10 @@ impl Wire {
             (Stage::Welcomed(_), Frame::Refuse(refusal, text)) if dialled => {
                 self.refused_by(token, refusal, text);
             }
-            (Stage::Welcomed(_), Frame::Refuse(_, text)) => {
+            (Stage::Welcomed(_), Frame::Refuse(refusal, text)) => {
+                if refusal == Refusal::NameTaken && !self.joined {
+                    self.claimed = Some(self.name_taken(text));
+                }
                 self.end(token, &Why::Failed(text.to_owned()), None);
             }
             (_, frame) => {
@@ -90,9 +93,6 @@ impl Wire {
         if other == me {
             return self.refuse(token, Refusal::Yourself, "this is yourself");
         }
-        if other.name == me.name {
-            return self.refuse(token, Refusal::NameTaken, &self.shared.address.to_string());
-        }
         if let Some(shown) = self.connections[&token].link.certificate()
             && !stands_for(&shown, &[&other.name, &options.cluster])
         {
@@ -102,6 +102,24 @@ impl Wire {
                 &*other.name, options.cluster
             );
             return self.refuse(token, Refusal::Certificate, &why);
+        }
+        if other.name == me.name {
+            let by = self.shared.address.to_string();
+            if !self.joined {
+                // It was here before us, and has heard of us before we have of it.
+                self.claimed = Some(self.name_taken(&greeting.listen.to_string()));
+            }
+            return self.refuse(token, Refusal::NameTaken, &by);
+        }
+        let later = self.incarnations.get(&other.name);
+        if later.is_some_and(|later| *later > other.incarnation) {
+            // Its memory counts for lost since then: nobody would listen to it.
+            let why = format!(
+                "{}, which has seen one of that name that was started later: if it has gone, \
+                 the clock of this machine is behind",
+                me.name
+            );
+            return self.reject(token, &why);
         }
         match self.current.get(&other.name) {
             Some((rival, at)) if rival != other => {
@@ -175,7 +193,7 @@ impl Wire {
             if let Some(connection) = self.connections.get(&rival) {
                 if connection.answered.is_some_and(|at| at >= since) {
                     let by = self.shared.options.node.name.to_string();
-                    self.refuse(token, Refusal::NameTaken, &by);
+                    self.reject(token, &by);
                     continue;
                 }
                 if now.duration_since(since) <= limit {
@@ -212,6 +230,8 @@ impl Wire {
         }
         connection.address = Some(address);
         connection.stage = Stage::Linked(member.clone());
+        self.incarnations
+            .insert(member.name.clone(), member.incarnation);
         let dialled = connection.dialled;
         let link = connection.link.clone();
         for address in [Some(address), dialled].into_iter().flatten() {
@@ -261,6 +281,22 @@ impl Wire {
         }
     }
 
+    /// The name of the other end is another's. That is no failure of ours, even if we have dialled it.
+    fn reject(&mut self, token: Token, text: &str) {
+        if self.connections[&token].dialled.is_none() {
+            return self.refuse(token, Refusal::NameTaken, text);
+        }
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let link = &self.connections[&token].link;
+        link.send(&Frame::Refuse(Refusal::NameTaken, text));
+        link.shut_writing();
+        self.end(
+            token,
+            &Why::Failed(format!("its name is taken: {text}")),
+            None,
+        );
+    }
+
     fn refuse(&mut self, token: Token, refusal: Refusal, text: &str) {
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let connection = &self.connections[&token];
@@ -286,11 +322,7 @@ impl Wire {
                 self.restless = true;
                 return self.end(token, &Why::Left, None);
             }
-            Refusal::NameTaken => FabricError::NameTaken {
-                node: options.node.name.to_string(),
-                cluster: options.cluster.clone(),
-                by: format!("{address}, {text}"),
-            },
+            Refusal::NameTaken => self.name_taken(&format!("{address}, {text}")),
             Refusal::Cluster | Refusal::Certificate => FabricError::Refused {
                 address: address.to_string(),
                 node: options.node.name.to_string(),
@@ -298,6 +330,14 @@ impl Wire {
             },
         };
         self.end(token, &Why::Failed(why.to_string()), Some(why));
+    }
+
+    fn name_taken(&self, by: &str) -> FabricError {
+        FabricError::NameTaken {
+            node: self.shared.options.node.name.to_string(),
+            cluster: self.shared.options.cluster.clone(),
+            by: by.to_owned(),
+        }
     }
 
     /// What a dialler makes of a link that broke before it was greeted: TLS does not trust it, or

@@ -43,6 +43,8 @@ const ACCEPT: Token = Token(1);
 const FIRST: usize = 2;
 /// Most connections that have not been greeted yet.
 const STRANGERS_MAX: usize = 128;
+/// How long a new member waits to be dialled by those who hear that it is there.
+const FIRST_BEACON: Duration = Duration::from_millis(250);
 /// How long a goodbye may take.
 pub const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -75,7 +77,12 @@ pub struct Wire {
     looked: Instant,
     /// Something has changed that [`Wire::look_around`] should see to at once.
     pub(super) restless: bool,
-    joined: bool,
+    /// The first round is over: this node is in, or has given up.
+    pub(super) joined: bool,
+    /// Another node of our name has introduced itself before we were in.
+    pub(super) claimed: Option<FabricError>,
+    /// The last one that was linked of each name.
+    pub(super) incarnations: HashMap<Arc<str>, u64>,
     closing: bool,
 }
 
@@ -106,6 +113,8 @@ impl Wire {
             looked: now,
             restless: true,
             joined: false,
+            claimed: None,
+            incarnations: HashMap::new(),
             closing: false,
         })
     }
@@ -181,10 +190,29 @@ impl Wire {
                 self.book.broken(address, None, now);
             }
         }
-        if !self.joined && (self.book.all_tried() || now.duration_since(self.started) > limit * 2) {
+        if !self.joined && self.first_round_is_over(now) {
             self.joined = true;
-            self.shared.over(self.book.fatal().map_or(Ok(()), Err));
+            let refusal = self.claimed.take().or_else(|| self.book.fatal());
+            self.shared.over(refusal.map_or(Ok(()), Err));
         }
+    }
+
+    fn first_round_is_over(&self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.started);
+        let options = &self.shared.options;
+        // Our first beacon has them dial us.
+        let listening = options.scouting.is_some() && elapsed < FIRST_BEACON;
+        let trying = !self.book.all_tried() || self.is_greeting();
+        let tries = options.failure_after * 2;
+        self.claimed.is_some() || elapsed > tries || !(trying || listening)
+    }
+
+    /// Somebody is about to link up with us, or to refuse us.
+    fn is_greeting(&self) -> bool {
+        let strangers = self.connections.values().filter(|c| c.is_stranger());
+        strangers
+            .into_iter()
+            .any(|c| matches!(c.stage, Stage::Welcomed(_)))
     }
 
     fn accept(&mut self) {
