@@ -216,9 +216,12 @@ class Estate(EstateCore):
         )
 
     def watch(self, match: str = "*", *, pattern: Pattern = "glob") -> Watch:
-        """Changes of matching items on all members from now on.
+        """Changes of matching items on all members.
 
-        A slow reader misses what was in between, and never the last change of an item.
+        All that are made after this has returned are told; it waits for the members to say that
+        they watch. A member that has not within the estate's time-out, that joins later, or that
+        was cut off for long, tells all that it has when it hears of the watch. A slow reader
+        misses what was in between, and never the last change of an item.
         """
         return Watch(self.watch_for(match, pattern), self._in_thread)
 

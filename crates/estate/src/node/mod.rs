@@ -38,6 +38,7 @@ pub struct Node {
     process: u32,
     address: Option<std::net::SocketAddr>,
     replicas: Arc<Replicas>,
+    timeout: Duration,
 }
 
 impl Node {
@@ -111,6 +112,7 @@ impl Node {
             process: std::process::id(),
             address: None,
             replicas,
+            timeout: options.timeout,
         };
         match shell.fabric.start(shell.clone()) {
             Ok(()) => Ok(node),
@@ -213,18 +215,29 @@ impl Node {
             .read(pattern, reducer, max_age, self.shell.now())
     }
 
-    /// Changes of matching items on all members, from now on.
-    pub fn watch(&self, pattern: Pattern) -> Watch {
+    /// Changes of matching items on all members: all that are made after this has returned, and
+    /// possibly some that were made while it had not. It waits for the members to say that they
+    /// watch; one that has not within the time-out of queries reports all that it has when it does.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
         let shell = &self.shell;
         let inbox = Arc::new(Inbox::default());
-        let begin = |engine: &mut Engine| engine.watch(&shell.store, pattern, shell.now());
-        let number = shell.watch(begin, inbox.clone());
+        let mut number = 0;
+        let begun = reply::wait(|then| {
+            let begin = |engine: &mut Engine| {
+                engine.watch(&shell.store, pattern, self.timeout, shell.now())
+            };
+            number = shell.watch(begin, inbox.clone(), then);
+        });
         let watched = Arc::downgrade(shell);
-        Watch::new(inbox, move || {
+        let watch = Watch::new(inbox, move || {
             if let Some(shell) = watched.upgrade() {
                 shell.unwatch(number);
             }
-        })
+        });
+        begun.map(|()| watch)
     }
 
     /// Writes here, and has the members `with` write what they have announced under the same `id`,
@@ -325,7 +338,7 @@ impl Backend for Node {
     }
 
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
-        Ok(Self::watch(self, pattern))
+        Self::watch(self, pattern)
     }
 
     fn members(&self) -> Result<Vec<String>, Error> {

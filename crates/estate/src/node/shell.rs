@@ -46,6 +46,8 @@ struct Waiting {
     takes: HashMap<CallId, Then<Taken>>,
     joints: HashMap<CallId, Then<Stamp>>,
     watches: HashMap<u64, Arc<Inbox>>,
+    // Watches that have not begun everywhere.
+    declared: HashMap<u64, Then<()>>,
     over: bool,
 }
 
@@ -122,11 +124,12 @@ impl Shell {
         });
     }
 
-    /// Starts a watch; its events go to `inbox`.
+    /// Starts a watch; its events go to `inbox`, and `then` is called when it has begun.
     pub fn watch(
         &self,
         begin: impl FnOnce(&mut Engine) -> (u64, Vec<Action>),
         inbox: Arc<Inbox>,
+        then: Then<()>,
     ) -> u64 {
         let mut number = 0;
         let begin = |engine: &mut Engine| {
@@ -135,7 +138,8 @@ impl Shell {
             (CallId(watch), actions)
         };
         self.begin(begin, |waiting, call| {
-            drop(waiting.watches.insert(call.0, inbox))
+            drop(waiting.watches.insert(call.0, inbox));
+            drop(waiting.declared.insert(call.0, then));
         });
         number
     }
@@ -230,6 +234,11 @@ impl Shell {
                         calls.push(Box::new(move || then(result)));
                     }
                 }
+                Action::Watching { watch } => {
+                    if let Some(then) = self.waiting.lock().declared.remove(&watch) {
+                        calls.push(Box::new(move || then(Ok(()))));
+                    }
+                }
                 Action::Event(event) => self.event(event),
             }
         }
@@ -286,14 +295,13 @@ impl Shell {
             };
             std::mem::replace(&mut *waiting, over)
         };
-        waiting
-            .views
-            .into_values()
-            .for_each(|then| then(Err(Error::Closed)));
-        waiting
-            .takes
-            .into_values()
-            .for_each(|then| then(Err(Error::Closed)));
+        fn closed<T>(calls: impl IntoIterator<Item = Then<T>>) {
+            calls.into_iter().for_each(|then| then(Err(Error::Closed)));
+        }
+        closed(waiting.views.into_values());
+        closed(waiting.takes.into_values());
+        closed(waiting.joints.into_values());
+        closed(waiting.declared.into_values());
         waiting.watches.into_values().for_each(|inbox| inbox.end());
     }
 }

@@ -135,6 +135,11 @@ pub enum Action {
         /// Its instant.
         result: Result<Stamp, Error>,
     },
+    /// A watch has begun: what is written from now on is reported.
+    Watching {
+        /// The watch.
+        watch: u64,
+    },
     /// State of this instance was read by another member.
     GloballyRead {
         /// The keys, as they were asked for.
@@ -350,8 +355,10 @@ impl Engine {
                 watch,
                 seen,
                 lease,
+                present,
                 pattern,
-            } => self.watched(store, from, watch, seen, lease, pattern),
+            } => self.watched(store, from, watch, seen, lease, present, pattern),
+            Message::Watching { watch } => self.watching(from, watch),
             Message::Changed {
                 watch,
                 serial,

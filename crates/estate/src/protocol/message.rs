@@ -121,8 +121,16 @@ pub enum Message {
         seen: u64,
         /// How long this holds.
         lease: Duration,
+        /// Whether a member that knows of no such watch reports what is there already: the watcher
+        /// cannot tell what has changed since it began.
+        present: bool,
         /// The keys.
         pattern: Pattern,
+    },
+    /// Changes are reported from now on.
+    Watching {
+        /// The watcher's number.
+        watch: u64,
     },
     /// Changes, coalesced: the items as they are now.
     Changed {
@@ -410,6 +418,7 @@ impl Message {
             Self::Decided { .. } => 18,
             Self::Part { .. } => 19,
             Self::Want { .. } => 20,
+            Self::Watching { .. } => 21,
         }
     }
 
@@ -493,11 +502,13 @@ impl Message {
                 watch,
                 seen,
                 lease,
+                present,
                 pattern,
             } => {
                 out.extend_from_slice(&watch.to_be_bytes());
                 out.extend_from_slice(&seen.to_be_bytes());
                 put_duration(out, *lease);
+                out.push(u8::from(*present));
                 pattern.emit(out);
             }
             Self::Changed {
@@ -514,6 +525,7 @@ impl Message {
                 }
                 put_texts(out, gone);
             }
+            Self::Watching { watch } => out.extend_from_slice(&watch.to_be_bytes()),
             Self::Forget { number } => out.extend_from_slice(&number.to_be_bytes()),
             Self::Begin {
                 what,
@@ -641,6 +653,7 @@ impl Message {
                 watch: r.u64("a watch")?,
                 seen: r.u64("a serial")?,
                 lease: duration(r)?,
+                present: flag(r)?,
                 pattern: Pattern::parse(r)?,
             },
             7 => {
@@ -745,7 +758,10 @@ impl Message {
                 serial: r.u64("a serial")?,
                 next: r.u32("an index")?,
             },
-            _ => return Err(r.fault(1, "the kind", "it is none of 1 to 20")),
+            21 => Self::Watching {
+                watch: r.u64("a watch")?,
+            },
+            _ => return Err(r.fault(1, "the kind", "it is none of 1 to 21")),
         };
         reader.end()?;
         Ok(message)

@@ -98,6 +98,7 @@ pub struct World {
     pub taken: BTreeMap<(NodeId, CallId), Result<Taken, Error>>,
     pub joined: BTreeMap<(NodeId, CallId), Result<Stamp, Error>>,
     pub events: Vec<(usize, Event)>,
+    pub watching: Vec<(usize, u64)>,
     pub messages: u64,
     pub bytes: u64,
     pub biggest: usize,
@@ -132,6 +133,7 @@ impl World {
             taken: BTreeMap::new(),
             joined: BTreeMap::new(),
             events: Vec::new(),
+            watching: Vec::new(),
             messages: 0,
             bytes: 0,
             biggest: 0,
@@ -213,6 +215,7 @@ impl World {
                     assert!(before.is_none(), "{call:?} ended twice");
                 }
                 Action::Event(event) => self.events.push((at, event)),
+                Action::Watching { watch } => self.watching.push((at, watch)),
                 Action::GloballyRead { .. } => {}
             }
         }
