@@ -111,6 +111,7 @@ def open(
     peers: Sequence[str] = (),
     backend: str = "p2p",
     scouting: bool = False,
+    relay: bool = False,
     tls: Tls | None = None,
     memory_limit: int | None = None,
     failure_after: float = 1.0,
@@ -126,6 +127,8 @@ def open(
         backend: ``p2p``; ``local`` shares nothing; ``redis://host:port``,
             ``redis+unix:///path`` and ``redis+cluster://host:port,…`` keep items at servers.
         scouting: With `p2p`, find members by multicast, too.
+        relay: With `p2p`, pass messages on between members that are linked to this one and
+            cannot reach each other, as those of two sites.
         tls: With `p2p`, mutual authentication; all members have it, or none.
         memory_limit: The most bytes that items may take in this process; then those with a time
             to live are evicted, the least recently used first, and without such a write fails.
@@ -144,6 +147,7 @@ def open(
         listen=[listen] if isinstance(listen, str) else list(listen),
         peers=list(peers),
         scouting=scouting,
+        relay=relay,
         tls=None if tls is None else (tls.ca, tls.certificate, tls.key),
         memory_limit=memory_limit,
         failure_after=failure_after,
@@ -159,6 +163,7 @@ async def aopen(
     peers: Sequence[str] = (),
     backend: str = "p2p",
     scouting: bool = False,
+    relay: bool = False,
     tls: Tls | None = None,
     memory_limit: int | None = None,
     failure_after: float = 1.0,
@@ -173,6 +178,7 @@ async def aopen(
         peers=peers,
         backend=backend,
         scouting=scouting,
+        relay=relay,
         tls=tls,
         memory_limit=memory_limit,
         failure_after=failure_after,

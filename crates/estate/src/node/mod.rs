@@ -69,6 +69,7 @@ impl Node {
             peers: options.peers.clone(),
             tls: options.tls.clone(),
             scouting: options.scouting.then(Scouting::default),
+            relay: options.relay,
             failure_after: options.failure_after,
         })?;
         let address = mesh.address();

@@ -343,6 +343,9 @@ impl Engine {
                 contribution,
             } => {
                 let as_of = echo.saturating_add(held);
+                if let Some(said) = &contribution {
+                    store.observe(said.clock);
+                }
                 self.pushed(
                     from,
                     interest,
@@ -364,7 +367,13 @@ impl Engine {
                 serial,
                 items,
                 gone,
-            } => self.reported(from, watch, serial, items, gone),
+            } => {
+                // Whoever sees the change writes after it.
+                if let Some(last) = items.iter().map(|item| item.stamp).max() {
+                    store.observe(last);
+                }
+                self.reported(from, watch, serial, items, gone);
+            }
             Message::Forget { number } => {
                 self.forget_interest(store, from, number);
                 self.forget_watch(store, from, number);

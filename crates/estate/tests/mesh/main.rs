@@ -1,5 +1,6 @@
 //! Meshes of several members on loopback, in one process: joining, messages, failures, strangers, TLS.
 
+mod relay;
 mod rig;
 mod strangers;
 mod tls;

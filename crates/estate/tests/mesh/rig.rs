@@ -60,6 +60,7 @@ fn options(name: &str, listen: &str) -> MeshOptions {
         peers: Vec::new(),
         tls: None,
         scouting: None,
+        relay: false,
         failure_after: Duration::from_secs(5),
     }
 }
@@ -100,6 +101,9 @@ impl Member {
     }
     pub fn incarnation(self, incarnation: u64) -> Self {
         self.with(|o| o.node.incarnation = incarnation)
+    }
+    pub fn relay(self) -> Self {
+        self.with(|o| o.relay = true)
     }
     pub fn cluster(self, cluster: &str) -> Self {
         self.with(|o| o.cluster = cluster.into())

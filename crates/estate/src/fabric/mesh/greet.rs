@@ -21,7 +21,9 @@ impl Wire {
             cluster: options.cluster.clone(),
             node: options.node.clone(),
             listen: self.shared.address,
+            // Whoever relays does so because others cannot dial each other.
             peers: linked
+                .filter(|_| !options.relay)
                 .filter_map(|(_, t)| self.connections.get(t)?.address)
                 .collect(),
         }
@@ -48,6 +50,15 @@ impl Wire {
             (Stage::Linked(_), Frame::Retire) => connection.retired_there = true,
             (Stage::Retired(_), Frame::Retire) => self.end(token, &Why::Left, None),
             (Stage::Linked(_) | Stage::Retired(_), Frame::Bye) => self.end(token, &Why::Left, None),
+            // It is said again on the link that stays.
+            (Stage::Retired(_), Frame::Reach(_)) => {}
+            (
+                Stage::Linked(member) | Stage::Retired(member),
+                frame @ (Frame::Reach(_) | Frame::Relay(..) | Frame::Relayed(..)),
+            ) => {
+                let member = member.clone();
+                self.relaying(token, &member, frame);
+            }
             (Stage::Greeting, Frame::Hello(greeting)) if !dialled => self.greeted(token, greeting),
             (Stage::Greeting, Frame::Welcome(greeting)) if dialled => self.greeted(token, greeting),
             (Stage::Greeting, Frame::Refuse(refusal, text)) if dialled => {
@@ -66,17 +77,16 @@ impl Wire {
                 }
                 self.end(token, &Why::Failed(text.to_owned()), None);
             }
-            (_, frame) => {
-                self.shared.refused.fetch_add(1, Ordering::Relaxed);
-                let name = format!("{frame:?}");
-                let name = name.split(['(', ' ']).next().unwrap_or_default();
-                self.end(
-                    token,
-                    &Why::Failed(format!("it said {name} out of turn")),
-                    None,
-                );
-            }
+            (_, frame) => self.out_of_turn(token, &frame),
         }
+    }
+
+    pub(super) fn out_of_turn(&mut self, token: Token, frame: &Frame<'_>) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{frame:?}");
+        let name = name.split(['(', ' ']).next().unwrap_or_default();
+        let why = Why::Failed(format!("it said {name} out of turn"));
+        self.end(token, &why, None);
     }
 
     fn greeted(&mut self, token: Token, greeting: Greeting) {
@@ -246,7 +256,10 @@ impl Wire {
                 self.current
                     .insert(member.name.clone(), (member.clone(), token));
                 self.shared.links.write().insert(member.clone(), link);
-                self.listener.joined(&member);
+                if !self.shared.routes.read().reaches(&member) {
+                    self.listener.joined(&member);
+                }
+                self.announce(&Why::Left);
             }
             Some((other, _)) if other != member => {
                 // It has linked from elsewhere meanwhile; whoever is wrong is refused at the next try.
@@ -266,6 +279,7 @@ impl Wire {
                     self.current
                         .insert(member.name.clone(), (member.clone(), token));
                     self.shared.links.write().insert(member.clone(), link);
+                    self.announce(&Why::Left);
                     self.retire(old, &member);
                 }
             }
@@ -384,7 +398,7 @@ impl Wire {
                 if in_use {
                     self.current.remove(&member.name);
                     self.shared.links.write().remove(&member);
-                    self.listener.left(&member, why);
+                    self.unlinked(&member, why);
                 }
             }
             _ => {
