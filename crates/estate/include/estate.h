@@ -62,7 +62,8 @@ enum estate_status {
     ESTATE_CLOSED = -16,      /* closed, or opened before a fork */
     ESTATE_BACKEND = -17,     /* a server or the network did not do what it was asked */
     ESTATE_UNSUPPORTED = -18, /* this backend cannot do it */
-    ESTATE_INTERNAL = -19     /* a fault of the library: please report it */
+    ESTATE_INTERNAL = -19,    /* a fault of the library: please report it */
+    ESTATE_UNDECIDED = -20    /* the move's source cannot be reached: repeat with the same id */
 };
 
 /* What a status means, in a few words. Never NULL. */

@@ -205,6 +205,7 @@ class Estate(EstateCore):
         Raises:
             NoMember: Nobody is called `source`.
             MoveAborted: It has not taken place; the items are where they were.
+            MoveUndecided: `source` was cut off when it was to decide; call it again.
         """
         if flows is not None and isinstance(flows, str):
             raise TypeError("flows is a list of flows, not one: write [flow]")

@@ -84,6 +84,7 @@ impl Failure {
                 Error::Aborted { .. } | Error::NotJoined { .. } => -15,
                 Error::Closed | Error::Forked => -16,
                 Error::Unsupported { .. } => -18,
+                Error::Undecided { .. } => -20,
                 Error::Options { .. } | Error::Request { .. } => -1,
                 // What else there is comes from other members, servers and the network.
                 _ => -17,

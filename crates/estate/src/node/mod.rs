@@ -27,7 +27,7 @@ use crate::store::{Selection, Store, StoreOptions};
 use crate::version::Stamp;
 use incarnation::incarnation;
 pub use reply::Then;
-pub use shell::MemberNews;
+pub use shell::{MemberNews, StepHook};
 use shell::{Shell, now_ms};
 
 /// A member of a cluster.
@@ -191,7 +191,8 @@ impl Node {
     /// The same; waits for it.
     ///
     /// # Errors
-    /// [`Error::NoMember`], [`Error::Frozen`], [`Error::Aborted`], [`Error::Closed`].
+    /// [`Error::NoMember`], [`Error::Frozen`], [`Error::Aborted`], [`Error::Undecided`],
+    /// [`Error::Closed`].
     pub fn take(
         &self,
         selection: Selection,
@@ -226,7 +227,7 @@ impl Node {
         let shell = &self.shell;
         let inbox = Arc::new(Inbox::default());
         let mut number = 0;
-        let begun = reply::wait(|then| {
+        let begun = reply::wait(&shell.fabric, |then| {
             let begin = |engine: &mut Engine| {
                 engine.watch(&shell.store, pattern, self.timeout, shell.now())
             };
@@ -260,6 +261,13 @@ impl Node {
             };
             shell.join(begin, then);
         })
+    }
+
+    /// Has `hook` called at each step of moves to and from here, before what is said because of
+    /// it, and after (`true`). It must neither wait nor call the node: it is there to let a member
+    /// fail at a step, in tests.
+    pub fn on_move_step(&self, hook: StepHook) {
+        self.shell.set_step_hook(hook);
     }
 
     /// Who this is.

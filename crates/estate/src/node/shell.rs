@@ -11,6 +11,7 @@ use super::reply::Then;
 use crate::backend::{Event as Change, GlobalRead, Inbox, ReadHook};
 use crate::error::Error;
 use crate::fabric::{Fabric, FabricError, Listener, NodeId, Why};
+use crate::protocol::take::table::Transition;
 use crate::protocol::{Action, CallId, Engine, Event, Now, Taken};
 use crate::query::View;
 use crate::store::Store;
@@ -32,6 +33,9 @@ pub struct MemberNews {
     /// Why it has gone; none: it has come.
     pub gone: Option<Why>,
 }
+
+/// Called with a step of a move, before and after what is said because of it.
+pub type StepHook = Box<dyn Fn(&Transition, bool) + Send + Sync>;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -63,6 +67,7 @@ pub struct Shell {
     pub engine: Mutex<Engine>,
     waiting: Mutex<Waiting>,
     hook: RwLock<Option<ReadHook>>,
+    step_hook: RwLock<Option<StepHook>>,
     /// Something was written that somebody is interested in.
     pub changed: AtomicBool,
     news: Mutex<VecDeque<MemberNews>>,
@@ -84,6 +89,7 @@ impl Shell {
             engine: Mutex::new(engine),
             waiting: Mutex::default(),
             hook: RwLock::new(None),
+            step_hook: RwLock::new(None),
             changed: AtomicBool::new(false),
             news: Mutex::default(),
             begun: Instant::now(),
@@ -103,6 +109,10 @@ impl Shell {
 
     pub fn set_hook(&self, hook: ReadHook) {
         *self.hook.write() = Some(hook);
+    }
+
+    pub fn set_step_hook(&self, hook: StepHook) {
+        *self.step_hook.write() = Some(hook);
     }
 
     /// Starts a global read; `then` is called when it is over.
@@ -239,6 +249,11 @@ impl Shell {
                         calls.push(Box::new(move || then(Ok(()))));
                     }
                 }
+                Action::MoveStep { row, said } => {
+                    if let Some(hook) = &*self.step_hook.read() {
+                        hook(row, said);
+                    }
+                }
                 Action::Event(event) => self.event(event),
             }
         }
@@ -321,7 +336,14 @@ impl Listener for Shell {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.report(member, Some(why.clone()));
-        self.with_engine(|engine, store, now| engine.left(store, member, now));
+        self.with_engine(|engine, store, now| match why {
+            Why::Left => engine.died(store, member, now),
+            Why::Failed(_) => engine.left(store, member, now),
+        });
+    }
+
+    fn died(&self, member: &NodeId) {
+        self.with_engine(|engine, store, now| engine.died(store, member, now));
     }
 
     fn refused(&self, address: &str, why: &FabricError) {

@@ -338,7 +338,7 @@ impl Engine {
                 beyond.clear();
             }
         }
-        if !self.members.is_replaced(member) {
+        if !self.members.is_lost(member) {
             return;
         }
         self.watches.watchers.retain(|(watcher, _), watch| {

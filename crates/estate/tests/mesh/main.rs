@@ -250,3 +250,25 @@ fn a_name_is_unique_among_those_that_find_each_other_by_scouting() {
     assert!(matches!(second.err(), Some(FabricError::NameTaken { node, .. }) if node == "a"));
     assert!(first.mesh.members().is_empty());
 }
+
+#[test]
+fn a_process_that_has_ended_is_told_from_one_that_is_silent() {
+    // Both greet like members; nobody listens where the first said, and the second is mute.
+    let first = Member::new("a")
+        .failure_after(Duration::from_millis(100))
+        .start();
+    let ended = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (name, listener) in [("ended", &ended), ("silent", &silent)] {
+        let listen = listener.local_addr().unwrap();
+        drop(strangers::Puppet::greet_from(
+            &first.address(),
+            name,
+            listen,
+        ));
+    }
+    drop(ended);
+    eventually("its end is proved", || first.dead() == ["ended"]);
+    eventually("the other is dialled", || silent.accept().is_ok());
+    assert_eq!(first.dead(), ["ended"]);
+}

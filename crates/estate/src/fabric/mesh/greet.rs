@@ -245,6 +245,7 @@ impl Wire {
         let dialled = connection.dialled;
         let link = connection.link.clone();
         for address in [Some(address), dialled].into_iter().flatten() {
+            self.absent.found(address);
             self.book.linked(address, now);
         }
         for peer in &greeting.peers {
@@ -396,6 +397,9 @@ impl Wire {
                     .get(&member.name)
                     .is_some_and(|(_, t)| *t == token);
                 if in_use {
+                    if let (Some(address), Why::Failed(_)) = (connection.address, why) {
+                        self.absent.lost(address, member.clone());
+                    }
                     self.current.remove(&member.name);
                     self.shared.links.write().remove(&member);
                     self.unlinked(&member, why);

@@ -6,6 +6,7 @@
 //! writes it to the sockets itself, and who waits for an answer reads it itself (see `turns`): on the
 //! way of a question and its answer there is one wake-up a process.
 
+mod absent;
 mod book;
 mod connection;
 pub mod frame;
