@@ -40,18 +40,26 @@ fn keys(count: &str) -> Vec<String> {
     (0..count).map(|n| format!("k{n}")).collect()
 }
 
-/// Adds to the counters in turn until one refuses; returns what each last acknowledged.
+/// Adds to the counters in turn until one refuses; returns what each last acknowledged. Says
+/// `counting` once each has been added to.
 fn hammer(node: &Node, keys: &[String]) -> String {
     let store = node.store();
     let mut acknowledged = vec![0; keys.len()];
-    for at in (0..keys.len()).cycle() {
-        match store.add(&keys[at], 1) {
-            Ok(value) => acknowledged[at] = value,
-            Err(_) => break,
+    for round in 0.. {
+        for (key, last) in keys.iter().zip(&mut acknowledged) {
+            match store.add(key, 1) {
+                Ok(value) => *last = value,
+                Err(_) => {
+                    let texts: Vec<String> = acknowledged.iter().map(i64::to_string).collect();
+                    return texts.join(" ");
+                }
+            }
+        }
+        if round == 0 {
+            println!("> counting");
         }
     }
-    let texts: Vec<String> = acknowledged.iter().map(i64::to_string).collect();
-    texts.join(" ")
+    unreachable!("it counts until it is refused")
 }
 
 fn carry_out(node: &Node, order: &[&str]) -> String {

@@ -28,6 +28,7 @@ fn killed_at(from: &str, event: &str, when: &str, who: usize) -> Home {
     );
     // It counts until the items are frozen: what it has acknowledged is what has to be there.
     members[0].order(&format!("hammer {COUNT}"));
+    assert_eq!(members[0].reply(), "counting");
     members[1].order(&format!("take n0 7 {COUNT}"));
     let survivor = 1 - who;
     let acknowledged = (survivor == 0).then(|| members[0].reply());
