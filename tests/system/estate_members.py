@@ -1,6 +1,7 @@
 """Members of an estate that are processes of their own, told what to do line by line."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,12 @@ Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
 def here(argv: Sequence[str]) -> "subprocess.Popen[str]":
     """Start a program where the caller is."""
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """Stop a process, and wait until it has: between the signal and that it may still answer."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
 
 
 class Refused(Exception):
@@ -98,8 +105,8 @@ class Member:
         self.process.wait(30)
 
     def stop(self) -> None:
-        """Stop it where it is."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Stop it where it is; it does nothing more when this returns."""
+        stop(self.process)
 
     def go_on(self) -> None:
         """Let it go on."""

@@ -177,15 +177,15 @@ def test_two_sites_that_a_router_joins(sites: Chain, tmp_path: Path) -> None:
                 within(sites, role),
                 node=node,
                 cluster="sites",
-                listen=f"{listen}:7601",
+                listen=listen,
                 peers=[f"{peer}:7600"],
                 tls=tls,
             )
             stack.callback(one.end)
             return one
 
-        one = member("h1", "one", "10.1.0.1", "10.1.0.9")
-        two = member("h2", "two", "10.2.0.2", "10.2.0.9")
+        one = member("h1", "one", "10.1.0.1:7601", "10.1.0.9")
+        two = member("h2", "two", "10.2.0.2:7601", "10.2.0.9")
         names = ["one", "router", "two"]
         for each, value in ((one, 1), (two, 20)):
             sees(each, names)
@@ -195,7 +195,7 @@ def test_two_sites_that_a_router_joins(sites: Chain, tmp_path: Path) -> None:
         assert one.say("take", None, "two", 1, keys=["flow:x/state"]) == 1
         assert (one.say("get", "flow:x/state"), two.say("get", "flow:x/state")) == ("moved", None)
         with pytest.raises(Refused, match="NameTaken"):
-            member("h1", "two", "10.1.0.1", "10.1.0.9")
+            member("h1", "two", "10.1.0.1:7602", "10.1.0.9")
         two.kill()
         sees(one, ["one", "router"])
         assert total(one) == 1

@@ -83,8 +83,13 @@ impl Process {
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
+    /// Returns when it has stopped: between the signal and that it may still answer.
     pub fn stop(&self) {
         self.signal(libc::SIGSTOP);
+        let pid = self.child.id() as i32;
+        // SAFETY: the child is ours; that it has stopped does not reap it.
+        let stopped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WUNTRACED) };
+        assert_eq!(stopped, pid);
     }
 
     pub fn go_on(&self) {
