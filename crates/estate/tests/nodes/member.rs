@@ -102,17 +102,6 @@ fn carry_out(node: &Node, order: &[&str]) -> String {
             }));
             "doomed".into()
         }
-        ["probe", key] => {
-            let was = store.get(key).is_some();
-            match store.add(key, 0) {
-                Err(_) => "frozen".into(),
-                Ok(_) if was => "free".into(),
-                Ok(_) => {
-                    store.delete(key).unwrap();
-                    "free".into()
-                }
-            }
-        }
         ["hammer", count] => hammer(node, &keys(count)),
         ["values", count] => {
             let values = keys(count).into_iter().map(|key| match store.get(&key) {
