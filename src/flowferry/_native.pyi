@@ -285,6 +285,7 @@ class EstateCore:
         listen: list[str] = ...,
         peers: list[str] = ...,
         scouting: bool = False,
+        relay: bool = False,
         tls: tuple[_StrPath, _StrPath, _StrPath] | None = None,
         memory_limit: int | None = None,
         failure_after: float = 1.0,

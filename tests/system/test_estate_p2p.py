@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from estate_members import stop
 from redis_servers import free_ports, wait_until
 
 from flowferry import estate
@@ -121,7 +122,7 @@ def test_a_killed_member_is_named_and_soon_not_expected(opened: Any, process: An
     member = process(one, "other", place)
     one.add("k", 10)
     assert one.get_global("k", "sum") == 11
-    member.send_signal(signal.SIGSTOP)
+    stop(member)
     started = time.monotonic()
     with pytest.raises(estate.IncompleteError, match="other") as caught:
         one.get_global("k", "sum", timeout=0.3)

@@ -58,11 +58,13 @@ enum estate_status {
     ESTATE_INCOMPLETE = -12,  /* fewer members answered than required */
     ESTATE_NO_MEMBER = -13,   /* no live member has that name */
     ESTATE_NAME_TAKEN = -14,  /* another live member has this name */
-    ESTATE_ABORTED = -15,     /* the move did not take place; its items are where they were */
+    ESTATE_ABORTED = -15,     /* the move, or joint write, did not take place anywhere */
     ESTATE_CLOSED = -16,      /* closed, or opened before a fork */
     ESTATE_BACKEND = -17,     /* a server or the network did not do what it was asked */
     ESTATE_UNSUPPORTED = -18, /* this backend cannot do it */
-    ESTATE_INTERNAL = -19     /* a fault of the library: please report it */
+    ESTATE_INTERNAL = -19,    /* a fault of the library: please report it */
+    ESTATE_UNDECIDED = -20,   /* the move's source cannot be reached: repeat with the same id */
+    ESTATE_SCAN_STOPPED = -21 /* looking through all keys took longer than the time-out */
 };
 
 /* What a status means, in a few words. Never NULL. */
@@ -178,7 +180,8 @@ typedef struct estate_texts {
     const estate_text *texts;
 } estate_texts;
 
-/* Keys of this instance's items that match. */
+/* Keys of this instance's items that match. ESTATE_SCAN_STOPPED: it took longer than the time-out of
+ * the options. */
 int estate_keys(estate *es, const char *pattern, size_t pattern_size, int kind,
                 estate_texts **keys);
 
@@ -215,6 +218,23 @@ int estate_take_flows(estate *es, const estate_text *flows, size_t count, const 
                       uint64_t move_id, uint64_t *items);
 int estate_take_keys(estate *es, const estate_text *keys, size_t count, const char *source,
                      uint64_t move_id, uint64_t *items);
+
+/* Joint writes ------------------------------------------------------------------------------ */
+
+enum estate_op { ESTATE_OP_SET = 0, ESTATE_OP_ADD = 1, ESTATE_OP_DELETE = 2 };
+
+/* One write of a joint write. */
+typedef struct estate_part {
+    estate_text key;
+    int op;             /* enum estate_op */
+    estate_value value; /* to set; to add: its integer */
+} estate_part;
+
+/* Writes `parts` here, while `members` ("nf2,nf3") write theirs by the same call with the same id,
+ * all at one instant: a snapshot sees all of it or nothing. ESTATE_ABORTED: not all of them did
+ * within timeout_ms (0: that of the options), and nothing was written anywhere. */
+int estate_joint(estate *es, uint64_t id, const char *members, const estate_part *parts,
+                 size_t count, uint64_t timeout_ms);
 
 /* The global view --------------------------------------------------------------------------- */
 
@@ -286,7 +306,8 @@ typedef struct estate_event {
     int gone;
 } estate_event;
 
-/* Changes of matching items on all members, from now on; several of one item may become one. */
+/* Changes of matching items on all members: all that are made after this has returned; several of
+ * one item may become one. */
 int estate_watch_open(estate *es, const char *pattern, size_t pattern_size, int kind,
                       estate_watch **watch);
 /* The next change. Waits for timeout_ms, or for ever if it is negative; ESTATE_TIMEOUT, ESTATE_ENDED. */

@@ -171,6 +171,18 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A move that was cut off when its source was to decide it.
+    #[error(
+        "move {move_id:#x} from {source_node} is not decided, since {source_node} cannot be reached: its \
+         items can be written nowhere until it can, or is restarted under its name; repeat the call \
+         with the same id to hear"
+    )]
+    Undecided {
+        /// The move.
+        move_id: u64,
+        /// Who decides.
+        source_node: String,
+    },
     /// A joint write that has not taken place, at no member.
     #[error("joint write {joint_id:#x} was not made at any member: {why}")]
     NotJoined {

@@ -60,9 +60,24 @@ def asking(command: Callable[Concatenate[Target, P], None]) -> Callable[..., Non
 @click.option("--no-door", is_flag=True, help="Open no door for the other commands.")
 def join(target: Target, /, no_door: bool, as_json: bool, **options: Any) -> None:
     """Be a member of a cluster, as --node, until interrupted."""
+    _be_a_member(target, as_json, with_door=not no_door, **options)
+
+
+@state.command()
+@asking
+@options_of_membership
+def router(target: Target, /, as_json: bool, **options: Any) -> None:
+    """Be a member, as --node, that joins sites: who cannot reach each other talks through it.
+
+    Both sides have to reach its --listen address, or be reached as its --peer.
+    """
+    _be_a_member(target, as_json, with_door=False, relay=True, **options)
+
+
+def _be_a_member(target: Target, as_json: bool, *, with_door: bool, **options: Any) -> None:
     with ExitStack() as stack:
         es = stack.enter_context(target.join(**options))
-        place = None if no_door else stack.enter_context(door.serve(es, target.socket))
+        place = stack.enter_context(door.serve(es, target.socket)) if with_door else None
         stopped = threading.Event()
         with _until_signal(stopped):
             view.joined(es, place, as_json)

@@ -27,9 +27,6 @@ def options_of_membership(command: Command) -> Command:
         [
             click.option("--listen", metavar="HOST:PORT", help="Address to be reached at."),
             click.option("--scouting", is_flag=True, help="Find members by multicast, too."),
-            click.option("--tls-ca", type=click.Path(exists=True), help="Who is believed (PEM)."),
-            click.option("--tls-certificate", type=click.Path(exists=True), help="Who this is."),
-            click.option("--tls-key", type=click.Path(exists=True), help="The key to it."),
             click.option("--memory-limit", type=click.IntRange(1), help="Bytes for items."),
             click.option(
                 "--failure-after",
@@ -55,9 +52,17 @@ def targeted(command: Callable[..., None]) -> Callable[..., None]:
         cluster: str | None,
         peers: tuple[str, ...],
         backend: str | None,
+        tls_ca: str | None,
+        tls_certificate: str | None,
+        tls_key: str | None,
         **options: Any,
     ) -> None:
-        command(Target(socket, node, cluster, peers, backend), *args, **options)
+        tls = None
+        if tls_ca or tls_certificate or tls_key:
+            if not (tls_ca and tls_certificate and tls_key):
+                raise click.UsageError("--tls-ca, --tls-certificate and --tls-key go together")
+            tls = Tls(tls_ca, tls_certificate, tls_key)
+        command(Target(socket, node, cluster, peers, backend, tls), *args, **options)
 
     for option in reversed(
         [
@@ -72,6 +77,9 @@ def targeted(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--backend", metavar="URL", help="local, p2p, redis://…, redis+cluster://…"
             ),
+            click.option("--tls-ca", type=click.Path(exists=True), help="Who is believed (PEM)."),
+            click.option("--tls-certificate", type=click.Path(exists=True), help="Who this is."),
+            click.option("--tls-key", type=click.Path(exists=True), help="The key to it."),
         ]
     ):
         run = option(run)
@@ -87,33 +95,20 @@ class Target:
     cluster: str | None
     peers: tuple[str, ...]
     backend: str | None
+    tls: Tls | None
 
-    def join(
-        self,
-        *,
-        name: str | None = None,
-        listen: str | None = None,
-        tls_ca: str | None = None,
-        tls_certificate: str | None = None,
-        tls_key: str | None = None,
-        **options: Any,
-    ) -> Estate:
+    def join(self, *, name: str | None = None, listen: str | None = None, **options: Any) -> Estate:
         """Open an estate as the options say."""
         node = name or self.node
         if node is None:
             raise click.UsageError("--node is missing: the name of this instance")
-        tls = None
-        if tls_ca or tls_certificate or tls_key:
-            if not (tls_ca and tls_certificate and tls_key):
-                raise click.UsageError("--tls-ca, --tls-certificate and --tls-key go together")
-            tls = Tls(tls_ca, tls_certificate, tls_key)
         return estate.open(
             cluster=self.cluster or DEFAULT_CLUSTER,
             node=node,
             backend=self.backend or "p2p",
             peers=self.peers,
             listen=listen or (),
-            tls=tls,
+            tls=self.tls,
             **options,
         )
 

@@ -12,8 +12,8 @@ they hold to one value, and never passes over one that has not answered (docs/es
 """
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ParamSpec
 
 from flowferry._native import EstateItem as ItemHandle
 from flowferry.estate.aio import AsyncEstate
@@ -30,6 +30,7 @@ from flowferry.estate.errors import (
     MemberFailed,
     MemoryFull,
     MoveAborted,
+    MoveUndecided,
     NameTaken,
     NoMember,
     NoReducer,
@@ -82,6 +83,7 @@ __all__ = [
     "MemberFailed",
     "MemoryFull",
     "MoveAborted",
+    "MoveUndecided",
     "NameTaken",
     "NoMember",
     "NoReducer",
@@ -102,6 +104,8 @@ __all__ = [
     "scope",
 ]
 
+P = ParamSpec("P")
+
 
 def open(
     *,
@@ -111,6 +115,7 @@ def open(
     peers: Sequence[str] = (),
     backend: str = "p2p",
     scouting: bool = False,
+    relay: bool = False,
     tls: Tls | None = None,
     memory_limit: int | None = None,
     failure_after: float = 1.0,
@@ -126,6 +131,8 @@ def open(
         backend: ``p2p``; ``local`` shares nothing; ``redis://host:port``,
             ``redis+unix:///path`` and ``redis+cluster://host:port,…`` keep items at servers.
         scouting: With `p2p`, find members by multicast, too.
+        relay: With `p2p`, pass messages on between members that are linked to this one and
+            cannot reach each other, as those of two sites.
         tls: With `p2p`, mutual authentication; all members have it, or none.
         memory_limit: The most bytes that items may take in this process; then those with a time
             to live are evicted, the least recently used first, and without such a write fails.
@@ -144,6 +151,7 @@ def open(
         listen=[listen] if isinstance(listen, str) else list(listen),
         peers=list(peers),
         scouting=scouting,
+        relay=relay,
         tls=None if tls is None else (tls.ca, tls.certificate, tls.key),
         memory_limit=memory_limit,
         failure_after=failure_after,
@@ -151,31 +159,12 @@ def open(
     )
 
 
-async def aopen(
-    *,
-    cluster: str,
-    node: str,
-    listen: str | Sequence[str] = (),
-    peers: Sequence[str] = (),
-    backend: str = "p2p",
-    scouting: bool = False,
-    tls: Tls | None = None,
-    memory_limit: int | None = None,
-    failure_after: float = 1.0,
-    timeout: float = 1.0,
-) -> AsyncEstate:
-    """The same for asyncio: ``async with await estate.aopen(…) as es: await es.get_global(…)``."""
-    job = partial(
-        open,
-        cluster=cluster,
-        node=node,
-        listen=listen,
-        peers=peers,
-        backend=backend,
-        scouting=scouting,
-        tls=tls,
-        memory_limit=memory_limit,
-        failure_after=failure_after,
-        timeout=timeout,
-    )
-    return (await asyncio.to_thread(job)).aio
+def _awaited(opening: Callable[P, Estate]) -> Callable[P, Coroutine[Any, Any, AsyncEstate]]:
+    async def opened(*args: P.args, **options: P.kwargs) -> AsyncEstate:
+        return (await asyncio.to_thread(opening, *args, **options)).aio
+
+    return opened
+
+
+aopen = _awaited(open)
+"""`open` with the same options for asyncio: ``async with await estate.aopen(…) as es: …``."""

@@ -16,6 +16,7 @@ __all__ = [
     "MemberFailed",
     "MemoryFull",
     "MoveAborted",
+    "MoveUndecided",
     "NameTaken",
     "NoMember",
     "NoReducer",
@@ -109,6 +110,14 @@ class NoMember(EstateError, LookupError):
 
 class MoveAborted(EstateError):
     """A move has not taken place: its items are where they were."""
+
+
+class MoveUndecided(EstateError):
+    """The source of a move was cut off when it was to decide it.
+
+    Its items can be written nowhere until the source can be reached, or is restarted under its
+    name. The same call with the same id says what has become of it.
+    """
 
 
 class NotJoined(EstateError):

@@ -205,6 +205,7 @@ class Estate(EstateCore):
         Raises:
             NoMember: Nobody is called `source`.
             MoveAborted: It has not taken place; the items are where they were.
+            MoveUndecided: `source` was cut off when it was to decide; call it again.
         """
         if flows is not None and isinstance(flows, str):
             raise TypeError("flows is a list of flows, not one: write [flow]")
@@ -216,9 +217,12 @@ class Estate(EstateCore):
         )
 
     def watch(self, match: str = "*", *, pattern: Pattern = "glob") -> Watch:
-        """Changes of matching items on all members from now on.
+        """Changes of matching items on all members.
 
-        A slow reader misses what was in between, and never the last change of an item.
+        All that are made after this has returned are told; it waits for the members to say that
+        they watch. A member that has not within the estate's time-out, that joins later, or that
+        was cut off for long, tells all that it has when it hears of the watch. A slow reader
+        misses what was in between, and never the last change of an item.
         """
         return Watch(self.watch_for(match, pattern), self._in_thread)
 

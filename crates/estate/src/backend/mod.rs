@@ -34,7 +34,7 @@ use lifetime::Lifetime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Figures of an estate, by name.
 pub type Statistics = BTreeMap<String, u64>;
@@ -270,14 +270,22 @@ impl Estate {
         }
     }
 
+    /// How long a global operation may take unless it says so itself.
+    pub fn timeout(&self) -> Duration {
+        self.inner.options.timeout
+    }
+
     /// Keys of this instance's items, in no order.
     ///
     /// # Errors
-    /// [`Error::Backend`].
+    /// [`Error::ScanStopped`] if it takes longer than the time-out, [`Error::Backend`].
     pub fn keys(&self, pattern: &Pattern) -> Result<Vec<String>, Error> {
         self.check()?;
         match &self.inner.items {
-            Place::Here(store) => store.keys(pattern, None),
+            Place::Here(store) => {
+                let ends = Instant::now() + self.timeout();
+                store.keys(pattern, Some(&|| Instant::now() >= ends))
+            }
             Place::There(items) => items.keys(pattern),
         }
     }

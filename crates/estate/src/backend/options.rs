@@ -20,6 +20,9 @@ pub struct Options {
     pub peers: Vec<String>,
     /// `p2p`: also find members by multicast.
     pub scouting: bool,
+    /// `p2p`: pass messages on between members that are linked to this one and cannot reach each
+    /// other, as those of two sites.
+    pub relay: bool,
     /// `p2p`: mutual authentication.
     pub tls: Option<Tls>,
     /// The most bytes that items may take in this process; none: no limit. Servers have their own.
@@ -53,6 +56,7 @@ impl Options {
             listen: Vec::new(),
             peers: Vec::new(),
             scouting: false,
+            relay: false,
             tls: None,
             memory_limit: None,
             failure_after: Duration::from_secs(1),

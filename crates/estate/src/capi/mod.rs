@@ -9,6 +9,7 @@ mod global;
 mod input;
 mod items;
 mod join;
+mod joint;
 mod query;
 mod status;
 mod types;

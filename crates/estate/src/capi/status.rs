@@ -34,7 +34,7 @@ impl From<Error> for Failure {
 
 pub type Result = std::result::Result<Outcome, Failure>;
 
-const TEXTS: [(c_int, &CStr); 23] = [
+const TEXTS: [(c_int, &CStr); 25] = [
     (0, c"done"),
     (1, c"no such item"),
     (2, c"no event within the time given"),
@@ -53,11 +53,13 @@ const TEXTS: [(c_int, &CStr); 23] = [
     (-12, c"fewer members answered than required"),
     (-13, c"no such member"),
     (-14, c"another member has this name"),
-    (-15, c"the move did not take place"),
+    (-15, c"the move or joint write did not take place"),
     (-16, c"the estate is closed, or was opened before a fork"),
     (-17, c"a server or the network failed"),
     (-18, c"this backend cannot do it"),
     (-19, c"a fault of the library"),
+    (-20, c"the source of the move cannot be reached"),
+    (-21, c"looking through all keys took too long"),
 ];
 const UNKNOWN: &CStr = c"not a status of E-State";
 const INTERNAL: c_int = -19;
@@ -84,6 +86,8 @@ impl Failure {
                 Error::Aborted { .. } | Error::NotJoined { .. } => -15,
                 Error::Closed | Error::Forked => -16,
                 Error::Unsupported { .. } => -18,
+                Error::Undecided { .. } => -20,
+                Error::ScanStopped { .. } => -21,
                 Error::Options { .. } | Error::Request { .. } => -1,
                 // What else there is comes from other members, servers and the network.
                 _ => -17,

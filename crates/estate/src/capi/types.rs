@@ -66,6 +66,20 @@ pub struct CWrite {
     pub after: CText,
 }
 
+/// `estate_part`.
+#[repr(C)]
+pub struct CPart {
+    pub key: CText,
+    pub op: c_int,
+    pub value: CValue,
+}
+
+impl CPart {
+    pub const SET: c_int = 0;
+    pub const ADD: c_int = 1;
+    pub const DELETE: c_int = 2;
+}
+
 /// `estate_texts`.
 #[repr(C)]
 pub struct CTexts {

@@ -46,6 +46,10 @@ pub trait Listener: Send + Sync {
     fn joined(&self, member: &NodeId);
     /// A member is there no longer.
     fn left(&self, member: &NodeId, why: &Why);
+    /// A member that is there no longer will not be back: its process has ended.
+    fn died(&self, member: &NodeId) {
+        let _ = member;
+    }
     /// A peer at `address` will not have us, and says why.
     fn refused(&self, address: &str, why: &FabricError) {
         let _ = (address, why);

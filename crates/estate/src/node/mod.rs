@@ -4,6 +4,7 @@
 //! to [`Node::store`] and never come near it. Three threads serve a node: one receives, one sends
 //! heartbeats (both the fabric's), and one tells the time.
 
+mod incarnation;
 mod reply;
 mod shell;
 
@@ -24,8 +25,9 @@ use crate::query::{Consistency, Query, View};
 use crate::reduce::Reducer;
 use crate::store::{Selection, Store, StoreOptions};
 use crate::version::Stamp;
+use incarnation::incarnation;
 pub use reply::Then;
-pub use shell::MemberNews;
+pub use shell::{MemberNews, StepHook};
 use shell::{Shell, now_ms};
 
 /// A member of a cluster.
@@ -36,6 +38,7 @@ pub struct Node {
     process: u32,
     address: Option<std::net::SocketAddr>,
     replicas: Arc<Replicas>,
+    timeout: Duration,
 }
 
 impl Node {
@@ -45,7 +48,7 @@ impl Node {
     /// [`Error::NameTaken`] if a live member has this name, [`Error::Options`] and
     /// [`Error::Fabric`] for addresses, certificates and peers that will not do.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let me = NodeId::new(&options.node, now_ms());
+        let me = NodeId::new(&options.node, incarnation(now_ms()));
         let listen = match &options.listen[..] {
             // Only who is to be found by others listens to them without being told where.
             [] if options.scouting => "0.0.0.0:0".to_owned(),
@@ -66,6 +69,7 @@ impl Node {
             peers: options.peers.clone(),
             tls: options.tls.clone(),
             scouting: options.scouting.then(Scouting::default),
+            relay: options.relay,
             failure_after: options.failure_after,
         })?;
         let address = mesh.address();
@@ -109,6 +113,7 @@ impl Node {
             process: std::process::id(),
             address: None,
             replicas,
+            timeout: options.timeout,
         };
         match shell.fabric.start(shell.clone()) {
             Ok(()) => Ok(node),
@@ -186,7 +191,8 @@ impl Node {
     /// The same; waits for it.
     ///
     /// # Errors
-    /// [`Error::NoMember`], [`Error::Frozen`], [`Error::Aborted`], [`Error::Closed`].
+    /// [`Error::NoMember`], [`Error::Frozen`], [`Error::Aborted`], [`Error::Undecided`],
+    /// [`Error::Closed`].
     pub fn take(
         &self,
         selection: Selection,
@@ -211,18 +217,29 @@ impl Node {
             .read(pattern, reducer, max_age, self.shell.now())
     }
 
-    /// Changes of matching items on all members, from now on.
-    pub fn watch(&self, pattern: Pattern) -> Watch {
+    /// Changes of matching items on all members: all that are made after this has returned, and
+    /// possibly some that were made while it had not. It waits for the members to say that they
+    /// watch; one that has not within the time-out of queries reports all that it has when it does.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
         let shell = &self.shell;
         let inbox = Arc::new(Inbox::default());
-        let begin = |engine: &mut Engine| engine.watch(&shell.store, pattern, shell.now());
-        let number = shell.watch(begin, inbox.clone());
+        let mut number = 0;
+        let begun = reply::wait(&shell.fabric, |then| {
+            let begin = |engine: &mut Engine| {
+                engine.watch(&shell.store, pattern, self.timeout, shell.now())
+            };
+            number = shell.watch(begin, inbox.clone(), then);
+        });
         let watched = Arc::downgrade(shell);
-        Watch::new(inbox, move || {
+        let watch = Watch::new(inbox, move || {
             if let Some(shell) = watched.upgrade() {
                 shell.unwatch(number);
             }
-        })
+        });
+        begun.map(|()| watch)
     }
 
     /// Writes here, and has the members `with` write what they have announced under the same `id`,
@@ -244,6 +261,13 @@ impl Node {
             };
             shell.join(begin, then);
         })
+    }
+
+    /// Has `hook` called at each step of moves to and from here, before what is said because of
+    /// it, and after (`true`). It must neither wait nor call the node: it is there to let a member
+    /// fail at a step, in tests.
+    pub fn on_move_step(&self, hook: StepHook) {
+        self.shell.set_step_hook(hook);
     }
 
     /// Who this is.
@@ -323,7 +347,7 @@ impl Backend for Node {
     }
 
     fn watch(&self, pattern: Pattern) -> Result<Watch, Error> {
-        Ok(Self::watch(self, pattern))
+        Self::watch(self, pattern)
     }
 
     fn members(&self) -> Result<Vec<String>, Error> {

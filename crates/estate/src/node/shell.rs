@@ -11,6 +11,7 @@ use super::reply::Then;
 use crate::backend::{Event as Change, GlobalRead, Inbox, ReadHook};
 use crate::error::Error;
 use crate::fabric::{Fabric, FabricError, Listener, NodeId, Why};
+use crate::protocol::take::table::Transition;
 use crate::protocol::{Action, CallId, Engine, Event, Now, Taken};
 use crate::query::View;
 use crate::store::Store;
@@ -33,6 +34,9 @@ pub struct MemberNews {
     pub gone: Option<Why>,
 }
 
+/// Called with a step of a move, before and after what is said because of it.
+pub type StepHook = Box<dyn Fn(&Transition, bool) + Send + Sync>;
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -46,6 +50,8 @@ struct Waiting {
     takes: HashMap<CallId, Then<Taken>>,
     joints: HashMap<CallId, Then<Stamp>>,
     watches: HashMap<u64, Arc<Inbox>>,
+    // Watches that have not begun everywhere.
+    declared: HashMap<u64, Then<()>>,
     over: bool,
 }
 
@@ -61,6 +67,7 @@ pub struct Shell {
     pub engine: Mutex<Engine>,
     waiting: Mutex<Waiting>,
     hook: RwLock<Option<ReadHook>>,
+    step_hook: RwLock<Option<StepHook>>,
     /// Something was written that somebody is interested in.
     pub changed: AtomicBool,
     news: Mutex<VecDeque<MemberNews>>,
@@ -82,6 +89,7 @@ impl Shell {
             engine: Mutex::new(engine),
             waiting: Mutex::default(),
             hook: RwLock::new(None),
+            step_hook: RwLock::new(None),
             changed: AtomicBool::new(false),
             news: Mutex::default(),
             begun: Instant::now(),
@@ -103,6 +111,10 @@ impl Shell {
         *self.hook.write() = Some(hook);
     }
 
+    pub fn set_step_hook(&self, hook: StepHook) {
+        *self.step_hook.write() = Some(hook);
+    }
+
     /// Starts a global read; `then` is called when it is over.
     pub fn ask(&self, begin: impl FnOnce(&mut Engine) -> (CallId, Vec<Action>), then: Then<View>) {
         self.queries.fetch_add(1, Ordering::Relaxed);
@@ -122,11 +134,12 @@ impl Shell {
         });
     }
 
-    /// Starts a watch; its events go to `inbox`.
+    /// Starts a watch; its events go to `inbox`, and `then` is called when it has begun.
     pub fn watch(
         &self,
         begin: impl FnOnce(&mut Engine) -> (u64, Vec<Action>),
         inbox: Arc<Inbox>,
+        then: Then<()>,
     ) -> u64 {
         let mut number = 0;
         let begin = |engine: &mut Engine| {
@@ -135,7 +148,8 @@ impl Shell {
             (CallId(watch), actions)
         };
         self.begin(begin, |waiting, call| {
-            drop(waiting.watches.insert(call.0, inbox))
+            drop(waiting.watches.insert(call.0, inbox));
+            drop(waiting.declared.insert(call.0, then));
         });
         number
     }
@@ -230,6 +244,16 @@ impl Shell {
                         calls.push(Box::new(move || then(result)));
                     }
                 }
+                Action::Watching { watch } => {
+                    if let Some(then) = self.waiting.lock().declared.remove(&watch) {
+                        calls.push(Box::new(move || then(Ok(()))));
+                    }
+                }
+                Action::MoveStep { row, said } => {
+                    if let Some(hook) = &*self.step_hook.read() {
+                        hook(row, said);
+                    }
+                }
                 Action::Event(event) => self.event(event),
             }
         }
@@ -286,14 +310,13 @@ impl Shell {
             };
             std::mem::replace(&mut *waiting, over)
         };
-        waiting
-            .views
-            .into_values()
-            .for_each(|then| then(Err(Error::Closed)));
-        waiting
-            .takes
-            .into_values()
-            .for_each(|then| then(Err(Error::Closed)));
+        fn closed<T>(calls: impl IntoIterator<Item = Then<T>>) {
+            calls.into_iter().for_each(|then| then(Err(Error::Closed)));
+        }
+        closed(waiting.views.into_values());
+        closed(waiting.takes.into_values());
+        closed(waiting.joints.into_values());
+        closed(waiting.declared.into_values());
         waiting.watches.into_values().for_each(|inbox| inbox.end());
     }
 }
@@ -313,7 +336,14 @@ impl Listener for Shell {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.report(member, Some(why.clone()));
-        self.with_engine(|engine, store, now| engine.left(store, member, now));
+        self.with_engine(|engine, store, now| match why {
+            Why::Left => engine.died(store, member, now),
+            Why::Failed(_) => engine.left(store, member, now),
+        });
+    }
+
+    fn died(&self, member: &NodeId) {
+        self.with_engine(|engine, store, now| engine.died(store, member, now));
     }
 
     fn refused(&self, address: &str, why: &FabricError) {

@@ -8,6 +8,7 @@ use super::member::{Members, News, NodeId};
 use super::message::Message;
 use super::moved::Moved;
 use super::parts::Parts;
+use super::take::table::Transition;
 use super::take::{Arrival, Departure, Journal};
 use super::watch::Watches;
 use crate::error::Error;
@@ -34,8 +35,8 @@ pub struct Settings {
     pub retry: Duration,
     /// A move without any sign of the other side for so long is aborted, where it may be.
     pub move_timeout: Duration,
-    /// A member that has been gone for so long is taken for dead, with all its memory, by moves
-    /// and joint writes that cannot be decided without it. A restart proves it at once.
+    /// A member that has been gone for so long is taken for dead, with all its memory, by joint
+    /// writes that cannot be decided without it. A move waits for a proof; its caller does not.
     pub declare_dead: Duration,
     /// Bytes of items in one chunk of a move.
     pub chunk: usize,
@@ -128,12 +129,25 @@ pub enum Action {
         /// What it came to.
         result: Result<Taken, Error>,
     },
+    /// A move to or from here goes a step on. There are two of these: before what is said because of
+    /// it, and after. For tests that have a member fail there.
+    MoveStep {
+        /// The step.
+        row: &'static Transition,
+        /// Whether all is said.
+        said: bool,
+    },
     /// A joint write is done, or has not taken place.
     Joined {
         /// The call.
         call: CallId,
         /// Its instant.
         result: Result<Stamp, Error>,
+    },
+    /// A watch has begun: what is written from now on is reported.
+    Watching {
+        /// The watch.
+        watch: u64,
     },
     /// State of this instance was read by another member.
     GloballyRead {
@@ -232,6 +246,18 @@ impl Engine {
         self.finish()
     }
 
+    /// The process of a member has ended, and its memory with it: it said goodbye, or nobody listens
+    /// where it did. Moves that cannot be decided without it go by that; silence alone proves nothing.
+    pub fn died(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
+        self.now = now;
+        if *member != self.own {
+            let was_live = self.members.left(member);
+            self.members.died(member);
+            self.departed(store, member, was_live);
+        }
+        self.finish()
+    }
+
     fn arrived(&mut self, store: &Store, member: &NodeId) {
         self.out.push(Action::Event(Event::Joined(member.clone())));
         self.departures_back(member);
@@ -252,7 +278,7 @@ impl Engine {
         }
         self.watches_of_departed(store, member);
         self.joints_of_departed(store, member);
-        let dead = self.members.is_replaced(member);
+        let dead = self.members.is_lost(member);
         self.departures_to(store, member, dead);
         self.arrivals_from(store, member, dead);
     }
@@ -338,6 +364,9 @@ impl Engine {
                 contribution,
             } => {
                 let as_of = echo.saturating_add(held);
+                if let Some(said) = &contribution {
+                    store.observe(said.clock);
+                }
                 self.pushed(
                     from,
                     interest,
@@ -350,14 +379,22 @@ impl Engine {
                 watch,
                 seen,
                 lease,
+                present,
                 pattern,
-            } => self.watched(store, from, watch, seen, lease, pattern),
+            } => self.watched(store, from, watch, seen, lease, present, pattern),
+            Message::Watching { watch } => self.watching(from, watch),
             Message::Changed {
                 watch,
                 serial,
                 items,
                 gone,
-            } => self.reported(from, watch, serial, items, gone),
+            } => {
+                // Whoever sees the change writes after it.
+                if let Some(last) = items.iter().map(|item| item.stamp).max() {
+                    store.observe(last);
+                }
+                self.reported(from, watch, serial, items, gone);
+            }
             Message::Forget { number } => {
                 self.forget_interest(store, from, number);
                 self.forget_watch(store, from, number);
@@ -423,7 +460,7 @@ impl Engine {
     pub fn next_due(&self) -> Option<Now> {
         let (timeout, dead) = (self.settings.move_timeout, self.settings.declare_dead);
         let departures = self.departures.moves.values();
-        let departures = departures.filter_map(|d| d.due(timeout, dead)).min();
+        let departures = departures.filter_map(|d| d.due(timeout)).min();
         let arrivals = self.arrivals.moves.values();
         let arrivals = arrivals.filter_map(|a| a.due(timeout, dead)).min();
         [

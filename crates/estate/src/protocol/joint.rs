@@ -359,7 +359,7 @@ impl Engine {
         for joint in broken {
             self.decide(store, joint, None, "a member that takes part has gone");
         }
-        let dead = self.members.is_replaced(member);
+        let dead = self.members.is_lost(member);
         let (now, mut lost) = (self.now, Vec::new());
         for (&joint, part) in &mut self.joints.parts {
             if part.decider == *member {

@@ -1,7 +1,7 @@
 //! Who is there: members, by name and incarnation.
 
 use crate::codec::{Malformed, Reader, put_bytes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +80,8 @@ pub(super) struct Members {
     own: NodeId,
     live: BTreeMap<Arc<str>, NodeId>,
     gone: BTreeMap<Arc<str>, u64>,
+    // Those of them whose process is known to have ended.
+    dead: BTreeSet<NodeId>,
 }
 
 impl Members {
@@ -88,10 +90,13 @@ impl Members {
             own,
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
+            dead: BTreeSet::new(),
         }
     }
 
     pub fn joined(&mut self, member: &NodeId) -> News {
+        // Whoever speaks lives; what was dead of that name is replaced or was taken for it wrongly.
+        self.dead.retain(|dead| dead.name != member.name);
         if member.name == self.own.name {
             return if member.incarnation == self.own.incarnation {
                 News::Known
@@ -147,8 +152,16 @@ impl Members {
         *member == self.own || self.live.get(&member.name) == Some(member)
     }
 
-    /// Whether another incarnation has taken its place: then its memory is lost for certain.
-    pub fn is_replaced(&self, member: &NodeId) -> bool {
+    /// Its process has ended.
+    pub fn died(&mut self, member: &NodeId) {
+        self.dead.insert(member.clone());
+    }
+
+    /// Whether its memory is lost: its process has ended, or another incarnation has its place.
+    pub fn is_lost(&self, member: &NodeId) -> bool {
+        if self.dead.contains(member) {
+            return true;
+        }
         let last = self.live.get(&member.name).map(|live| live.incarnation);
         let last = last.or_else(|| self.gone.get(&member.name).copied());
         last.is_some_and(|last| last > member.incarnation)

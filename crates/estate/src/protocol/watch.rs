@@ -1,5 +1,10 @@
 //! Subscriptions: who watches a pattern is told of the items that change, as they are then.
 //!
+//! A watch has begun when every member has said that it watches; what is written after that, by
+//! whoever knows that it has begun, is reported. A member that could not say so in time, that came
+//! later, or was away for longer than its lease, reports what is there when it hears of the watch:
+//! it may repeat what is known, so that nothing is missed but a deletion in between.
+//!
 //! Reports are coalesced: an item that is written a thousand times between two reports is in the
 //! next one once. None is lost: reports are numbered, the watcher's renewals say up to where it has
 //! them all, and what is missing is reported again. A watch shows changes, not what was there
@@ -25,9 +30,18 @@ const MOST: usize = 4096;
 #[derive(Debug)]
 struct Watch {
     pattern: Pattern,
+    declaring: Option<Declaring>,
     // Of each member: the last report before which none is missing, and those beyond it.
     seen: BTreeMap<NodeId, (u64, BTreeSet<u64>)>,
     renew: Now,
+}
+
+/// A watch that has not begun everywhere.
+#[derive(Debug)]
+struct Declaring {
+    // Members that have not said that they watch.
+    silent: BTreeSet<NodeId>,
+    ends: Now,
 }
 
 /// Who watches what is here; ourselves, too.
@@ -52,7 +66,10 @@ pub(super) struct Watches {
 
 impl Watches {
     pub fn due(&self) -> Option<Now> {
-        let own = self.own.values().map(|watch| watch.renew);
+        let own = self.own.values().map(|watch| {
+            let ends = watch.declaring.as_ref().map(|declaring| declaring.ends);
+            ends.map_or(watch.renew, |ends| ends.min(watch.renew))
+        });
         let watchers = self.watchers.values();
         let watchers = watchers.map(|watcher| match watcher.pending.is_empty() {
             true => watcher.ends,
@@ -75,21 +92,62 @@ impl Watches {
 }
 
 impl Engine {
-    /// Reports changes of matching items at all members, ourselves included, from now on, as
-    /// [`Event::Changed`] with the number that this returns.
-    pub fn watch(&mut self, store: &Store, pattern: Pattern, now: Now) -> (u64, Vec<Action>) {
+    /// Reports changes of matching items at all members, ourselves included, as
+    /// [`Event::Changed`] with the number that this returns. [`Action::Watching`] says when it has
+    /// begun everywhere, which is after `timeout` at the latest.
+    pub fn watch(
+        &mut self,
+        store: &Store,
+        pattern: Pattern,
+        timeout: Duration,
+        now: Now,
+    ) -> (u64, Vec<Action>) {
         self.now = now;
         let number = self.number();
         let own = self.own.clone();
-        self.watched(store, &own, number, 0, Now::MAX, pattern.clone());
+        self.watched(store, &own, number, 0, Now::MAX, false, pattern.clone());
         let watch = Watch {
             pattern,
+            declaring: Some(Declaring {
+                silent: self.members.others().cloned().collect(),
+                ends: now.saturating_add(timeout),
+            }),
             seen: BTreeMap::new(),
             renew: now,
         };
         self.watches.own.insert(number, watch);
         self.renew_watch(number);
+        self.begin_watching(number);
         (number, self.finish())
+    }
+
+    /// Says that the watch has begun, if it has.
+    fn begin_watching(&mut self, number: u64) {
+        let (now, members) = (self.now, &self.members);
+        let Some(watch) = self.watches.own.get_mut(&number) else {
+            return;
+        };
+        let Some(declaring) = &mut watch.declaring else {
+            return;
+        };
+        // One that has gone reports everything when it is back.
+        declaring.silent.retain(|member| members.is_live(member));
+        if declaring.silent.is_empty() || declaring.ends <= now {
+            watch.declaring = None;
+            watch.renew = now + RENEW;
+            self.out.push(Action::Watching { watch: number });
+        }
+    }
+
+    pub(super) fn watching(&mut self, from: &NodeId, number: u64) {
+        if let Some(watch) = self.watches.own.get_mut(&number) {
+            if let Some(declaring) = &mut watch.declaring {
+                declaring.silent.remove(from);
+            }
+            self.begin_watching(number);
+        } else {
+            self.send_one(from, &Message::Forget { number });
+        }
     }
 
     /// Ends a watch.
@@ -108,7 +166,8 @@ impl Engine {
         let Some(watch) = self.watches.own.get_mut(&number) else {
             return;
         };
-        watch.renew = self.now + RENEW;
+        let silent = watch.declaring.as_ref().map(|d| &d.silent);
+        watch.renew = self.now + silent.map_or(RENEW, |_| self.settings.retry);
         let renewals: Vec<(NodeId, Message)> = self
             .members
             .others()
@@ -117,6 +176,7 @@ impl Engine {
                     watch: number,
                     seen: watch.seen.get(member).map_or(0, |(seen, _)| *seen),
                     lease: LEASE,
+                    present: silent.is_none_or(|silent| !silent.contains(member)),
                     pattern: watch.pattern.clone(),
                 };
                 (member.clone(), renewal)
@@ -127,6 +187,7 @@ impl Engine {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // the fields of the message
     pub(super) fn watched(
         &mut self,
         store: &Store,
@@ -134,6 +195,7 @@ impl Engine {
         number: u64,
         seen: u64,
         lease: Duration,
+        present: bool,
         pattern: Pattern,
     ) {
         let key = (from.clone(), number);
@@ -143,10 +205,20 @@ impl Engine {
             self.take_in_changes(store);
             let interest = Interest(self.number());
             store.declare(interest, pattern.clone());
+            let mut pending = BTreeSet::new();
+            if present {
+                let moved = &self.moved;
+                let here = store.scan(&pattern, None, |item| {
+                    if !moved.hides_change(item.key) {
+                        pending.insert(item.key.to_owned());
+                    }
+                });
+                debug_assert!(here.is_ok(), "nothing stops it");
+            }
             let watcher = Watcher {
                 pattern,
                 interest,
-                pending: BTreeSet::new(),
+                pending,
                 sent: BTreeMap::new(),
                 serial: seen,
                 reported: now,
@@ -159,56 +231,60 @@ impl Engine {
         };
         watcher.ends = now.saturating_add(lease);
         watcher.sent.retain(|serial, _| *serial > seen);
-        for (sent, keys) in watcher.sent.values_mut() {
+        let mut late = Vec::new();
+        for (serial, (sent, keys)) in &mut watcher.sent {
             if *sent + retry <= now {
-                watcher.pending.extend(std::mem::take(keys));
+                *sent = now;
+                late.push((*serial, keys.clone()));
             }
+        }
+        for (serial, keys) in late {
+            self.send_report(store, &key, serial, &keys);
+        }
+        if *from != self.own {
+            self.send_one(from, &Message::Watching { watch: number });
         }
     }
 
     /// Reports what is pending.
     fn report(&mut self, store: &Store, key: &(NodeId, u64)) {
-        let now = self.now;
-        let Some(watcher) = self.watches.watchers.get_mut(key) else {
-            return;
-        };
-        while !watcher.pending.is_empty() {
+        while let Some(watcher) = self.watches.watchers.get_mut(key)
+            && !watcher.pending.is_empty()
+        {
             let keys: Vec<String> = watcher.pending.iter().take(MOST).cloned().collect();
             for key in &keys {
                 watcher.pending.remove(key);
             }
-            let (mut items, mut gone) = (Vec::new(), Vec::new());
-            for key in &keys {
-                match store.get_item(key) {
-                    Some(item) => items.push(item),
-                    None => gone.push(key.clone()),
-                }
-            }
-            watcher.reported = now;
+            watcher.reported = self.now;
             watcher.serial += 1;
-            if key.0 == self.own {
-                let own = self.own.clone();
-                self.out.extend(events(&own, key.1, items, gone));
-                continue;
+            let serial = watcher.serial;
+            if key.0 != self.own {
+                watcher.sent.insert(serial, (self.now, keys.clone()));
             }
-            watcher.sent.insert(watcher.serial, (now, keys));
+            self.send_report(store, key, serial, &keys);
+        }
+    }
+
+    /// Says what `keys` are now.
+    fn send_report(&mut self, store: &Store, key: &(NodeId, u64), serial: u64, keys: &[String]) {
+        let (mut items, mut gone) = (Vec::new(), Vec::new());
+        for key in keys {
+            match store.get_item(key) {
+                Some(item) => items.push(item),
+                None => gone.push(key.clone()),
+            }
+        }
+        if key.0 == self.own {
+            let own = self.own.clone();
+            self.out.extend(events(&own, key.1, items, gone));
+        } else {
             let report = Message::Changed {
                 watch: key.1,
-                serial: watcher.serial,
+                serial,
                 items,
                 gone,
             };
-            let bytes = report.emit();
-            if bytes.len() <= self.settings.part {
-                self.out.push(Action::Send {
-                    to: vec![key.0.clone()],
-                    bytes,
-                });
-            } else {
-                self.send_bytes(vec![key.0.clone()], bytes);
-                // The rest by the next timer: the borrow of the watcher ends here.
-                return;
-            }
+            self.send_one(&key.0, &report);
         }
     }
 
@@ -252,7 +328,17 @@ impl Engine {
 
     /// One that is only away keeps its place: its memory is intact, and its lease is the limit.
     pub(super) fn watches_of_departed(&mut self, store: &Store, member: &NodeId) {
-        if !self.members.is_replaced(member) {
+        let numbers: Vec<u64> = self.watches.own.keys().copied().collect();
+        for number in numbers {
+            self.begin_watching(number);
+        }
+        for watch in self.watches.own.values_mut() {
+            if let Some((_, beyond)) = watch.seen.get_mut(member) {
+                // If it forgets the watch meanwhile, it numbers from what we have seen.
+                beyond.clear();
+            }
+        }
+        if !self.members.is_lost(member) {
             return;
         }
         self.watches.watchers.retain(|(watcher, _), watch| {
@@ -287,6 +373,10 @@ impl Engine {
             .collect();
         for number in late {
             self.renew_watch(number);
+        }
+        let numbers: Vec<u64> = self.watches.own.keys().copied().collect();
+        for number in numbers {
+            self.begin_watching(number);
         }
     }
 }

@@ -83,6 +83,7 @@ impl Handle {
         self.locked(|shard, record| {
             self.resolve(shard, record);
             let record = record.as_ref()?;
+            self.store.shared.order.saw(record.stamp());
             (!record.expired(self.store.now_ms())).then(|| record.to_value())
         })
     }
@@ -90,7 +91,13 @@ impl Handle {
     /// The number; nothing if there is no item, or it holds something else. A few nanoseconds.
     #[inline]
     pub fn get_int(&self) -> Option<i64> {
-        match self.locked(|_, record| record.as_ref().and_then(Record::plain_int)) {
+        let plain = self.locked(|_, record| {
+            let record = record.as_ref()?;
+            let int = record.plain_int()?;
+            self.store.shared.order.saw(record.stamp());
+            Some(int)
+        });
+        match plain {
             Some(int) => Some(int),
             None => match self.get()? {
                 Value::Int(int) => Some(int),

@@ -13,6 +13,7 @@ mod handle;
 mod hold;
 mod interest;
 mod mortal;
+mod order;
 mod record;
 mod scan;
 mod shard;
@@ -297,6 +298,7 @@ impl Store {
         let (shard, hash) = self.place(key);
         let shard = self.shards[shard].lock();
         let record = shard.find_live(&self.shared, hash, key)?;
+        self.shared.order.saw(record.stamp());
         Some(record.to_value())
     }
 
@@ -305,6 +307,7 @@ impl Store {
         let (shard, hash) = self.place(key);
         let shard = self.shards[shard].lock();
         let record = shard.find_live(&self.shared, hash, key)?;
+        self.shared.order.saw(record.stamp());
         Some(self.item(&shard, record))
     }
 
@@ -315,6 +318,7 @@ impl Store {
         let (shard, hash) = self.place(key);
         let shard = self.shards[shard].lock();
         let record = shard.find_live(&self.shared, hash, key)?;
+        self.shared.order.saw(record.stamp());
         if record.has(flag::SPILLED) {
             let item = self.item(&shard, record);
             drop(shard);

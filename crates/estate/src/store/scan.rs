@@ -65,7 +65,9 @@ impl Store {
             if until.is_some_and(|until| until()) {
                 return Err(self.stopped(pattern.as_str(), seen));
             }
-            seen += shard.lock().scan(pattern, now_ms, &mut f);
+            let shard = shard.lock();
+            self.shared.order.saw(shard.last);
+            seen += shard.scan(pattern, now_ms, &mut f);
         }
         Ok(seen)
     }

@@ -133,8 +133,7 @@ impl Shard {
     /// The next stamp.
     #[inline]
     pub fn tick(&mut self, shared: &Shared) -> Stamp {
-        self.last = self.last.max(shared.floor()).next();
-        self.last
+        next(&mut self.last, shared)
     }
 
     /// An item as scans and reducers see it.
@@ -177,8 +176,7 @@ impl Shard {
             if before != after {
                 refit(shared, &mut self.bytes, before, after)?;
             }
-            let stamp = self.last.max(shared.floor()).next();
-            self.last = stamp;
+            let stamp = next(&mut self.last, shared);
             record.set_stamp(stamp);
             return Ok(Written {
                 stamp,
@@ -260,6 +258,7 @@ impl Shard {
             }
             Some(at) => {
                 self.last = self.last.max(at);
+                shared.order.saw(at);
                 let event = if how.moved { self.tick(shared) } else { at };
                 (at, event)
             }
@@ -314,6 +313,7 @@ impl Shard {
     /// As `unlink`, at a stamp that is given. Returns whether to wake the listener.
     pub fn unlink_at(&mut self, shared: &Shared, hash: u64, record: &Record, event: Stamp) -> bool {
         self.last = self.last.max(event);
+        shared.order.saw(event);
         self.preserve(record, event);
         let stirred = self.note(shared, record);
         let link = record.link();
@@ -422,6 +422,15 @@ impl Shard {
         self.changed.insert(record.key().into());
         true
     }
+}
+
+/// The stamp after all that were given here, received, or seen by this thread.
+#[inline]
+fn next(last: &mut Stamp, shared: &Shared) -> Stamp {
+    let seen = shared.order.seen();
+    *last = seen.max(*last).max(shared.floor()).next();
+    shared.order.saw(*last);
+    *last
 }
 
 fn scope_of(record: &Record) -> &str {

@@ -1,6 +1,7 @@
 //! What all shards share: the time, the memory budget, who wants to know of changes.
 
 use super::Interest;
+use super::order::Order;
 use crate::pattern::Pattern;
 use crate::version::Stamp;
 use foldhash::quality::RandomState;
@@ -15,6 +16,7 @@ type Wake = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Shared {
     pub node: Arc<str>,
     pub limit: Option<usize>,
+    pub order: Order,
     hasher: RandomState,
     // Every later write is stamped after it. The time and received stamps raise it.
     floor: AtomicU64,
@@ -36,6 +38,7 @@ impl Shared {
         Self {
             node,
             limit,
+            order: Order::new(),
             hasher: RandomState::default(),
             floor: AtomicU64::new(0),
             now_ms: AtomicU64::new(0),

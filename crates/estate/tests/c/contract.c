@@ -305,7 +305,7 @@ static void arguments(estate *es)
     options.backend = "local";
     options.tls_ca = "x";
     CHECK(estate_open(&options, &none) == ESTATE_ARGUMENT && none == NULL);
-    for (status = -19; status <= 3; status++)
+    for (status = -21; status <= 3; status++)
         CHECK(strcmp(estate_strerror(status), estate_strerror(1000)) != 0);
     CHECK(estate_version()[0] != '\0');
     estate_free(NULL);

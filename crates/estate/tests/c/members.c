@@ -1,6 +1,7 @@
 /* Two members in one process: members HOST:PORT, where the first one listens. */
 #include "check.h"
 #include <inttypes.h>
+#include <pthread.h>
 #include <time.h>
 
 static estate *member(const char *node, const char *listen, const char *peers)
@@ -52,6 +53,20 @@ static void hook(void *context, estate_text by, estate_text pattern)
     __atomic_add_fetch((int *)context, 1, __ATOMIC_SEQ_CST);
 }
 
+/* The other side of a joint write. */
+static void *pay(void *es)
+{
+    estate_part part;
+
+    memset(&part, 0, sizeof part);
+    part.key = (estate_text){T("balance")};
+    part.op = ESTATE_OP_ADD;
+    part.value.type = ESTATE_INT;
+    part.value.integer = 5;
+    CHECK(estate_joint(es, 1, "one", &part, 1, 10000) == ESTATE_OK);
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     const unsigned char here[4] = {10, 0, 0, 1}, there[4] = {10, 0, 0, 2};
@@ -63,9 +78,11 @@ int main(int argc, char **argv)
     estate_event *event;
     estate_text taken;
     estate *one, *two;
+    estate_part part;
+    pthread_t thread;
     int64_t sum;
     uint64_t items;
-    int size, status, tries, reads = 0;
+    int size, status, reads = 0;
 
     CHECK(argc == 2);
     one = member("one", argv[1], NULL);
@@ -108,15 +125,25 @@ int main(int argc, char **argv)
     CHECK(__atomic_load_n(&reads, __ATOMIC_SEQ_CST) > 0);
 
     CHECK(estate_watch_open(one, T("w/*"), ESTATE_GLOB, &changes) == ESTATE_OK);
-    /* The other member has to hear of the watch first. */
-    for (tries = 0; tries < 200; tries++) {
-        CHECK(estate_set_int(two, T("w/x"), 5) == ESTATE_OK);
-        if (estate_watch_next(changes, 50, &event) == ESTATE_OK)
-            break;
-    }
-    CHECK(event != NULL);
+    CHECK(estate_set_int(two, T("w/x"), 5) == ESTATE_OK);
+    CHECK(estate_watch_next(changes, 10000, &event) == ESTATE_OK);
     CHECK(same(event->item.node, T("two")) && event->item.value.integer == 5);
     estate_free(event);
+
+    memset(&part, 0, sizeof part);
+    pthread_create(&thread, NULL, pay, two);
+    part.key = (estate_text){T("balance")};
+    part.op = ESTATE_OP_ADD;
+    part.value.type = ESTATE_INT;
+    part.value.integer = -5;
+    CHECK(estate_joint(one, 1, "two", &part, 1, 10000) == ESTATE_OK);
+    pthread_join(thread, NULL);
+    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
+    CHECK(estate_get_int(two, T("balance"), &sum) == ESTATE_OK && sum == 5);
+    CHECK(estate_joint(one, 2, "two", &part, 1, 50) == ESTATE_ABORTED);
+    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
+    part.op = 7;
+    CHECK(estate_joint(one, 3, "two", &part, 1, 50) == ESTATE_ARGUMENT);
 
     CHECK(estate_flow(4, 6, here, 1024, there, 80, NULL, 0, flow) == ESTATE_OK);
     size = snprintf(key, sizeof key, "%s/packets", flow);

@@ -1,5 +1,6 @@
 //! Meshes of several members on loopback, in one process: joining, messages, failures, strangers, TLS.
 
+mod relay;
 mod rig;
 mod strangers;
 mod tls;
@@ -144,6 +145,30 @@ fn the_name_of_a_dead_member_is_free_again_even_before_its_silence_is_noticed() 
 }
 
 #[test]
+fn a_start_that_is_earlier_than_one_seen_before_is_refused() {
+    let first = Member::new("a").start();
+    let later = Member::new("b").incarnation(9).peer(&first).start();
+    later.mesh.close();
+    eventually("it has left", || first.mesh.members().is_empty());
+    let why = Member::new("b").peer(&first).try_start().err();
+    assert!(matches!(&why, Some(FabricError::NameTaken { node, .. }) if node == "b"));
+    let text = why.unwrap().to_string();
+    assert!(text.contains("clock") && text.contains("says"), "{text}");
+    let _again = Member::new("b").incarnation(10).peer(&first).start();
+    eventually("a later one gets in", || first.names() == ["b"]);
+}
+
+#[test]
+fn a_peer_whose_name_is_anothers_does_not_keep_a_newcomer_out() {
+    let first = Member::new("a").start();
+    let second = Member::new("b").peer(&first).start();
+    let twin = Member::new("b").incarnation(9).start();
+    let peers = [first.address(), second.address(), twin.address()];
+    let newcomer = Member::new("c").peers(&peers).start();
+    eventually("one of both is linked", || newcomer.names() == ["a", "b"]);
+}
+
+#[test]
 fn another_cluster_is_refused_by_name() {
     let first = Member::new("a").start();
     let why = Member::new("b")
@@ -211,4 +236,39 @@ fn scouts_find_each_other_without_any_peer() {
     eventually("they are linked", || {
         first.names() == ["b"] && second.names() == ["a"]
     });
+}
+
+#[test]
+fn a_name_is_unique_among_those_that_find_each_other_by_scouting() {
+    let port = std::net::UdpSocket::bind("0.0.0.0:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let first = Member::new("a").scouting(port).start();
+    let second = Member::new("a").incarnation(9).scouting(port).try_start();
+    assert!(matches!(second.err(), Some(FabricError::NameTaken { node, .. }) if node == "a"));
+    assert!(first.mesh.members().is_empty());
+}
+
+#[test]
+fn a_process_that_has_ended_is_told_from_one_that_is_silent() {
+    // Both greet like members; nobody listens where the first said, and the second is mute.
+    let first = Member::new("a")
+        .failure_after(Duration::from_millis(100))
+        .start();
+    let ended = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (name, listener) in [("ended", &ended), ("silent", &silent)] {
+        let listen = listener.local_addr().unwrap();
+        drop(strangers::Puppet::greet_from(
+            &first.address(),
+            name,
+            listen,
+        ));
+    }
+    drop(ended);
+    eventually("its end is proved", || first.dead() == ["ended"]);
+    eventually("the other is dialled", || silent.accept().is_ok());
+    assert_eq!(first.dead(), ["ended"]);
 }

@@ -23,6 +23,7 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub struct Memory {
     messages: Mutex<Vec<(String, Vec<u8>)>>,
     lost: Mutex<Vec<(String, Why)>>,
+    dead: Mutex<Vec<String>>,
 }
 
 impl Listener for Memory {
@@ -31,6 +32,9 @@ impl Listener for Memory {
         messages.push((from.name.to_string(), bytes.to_vec()));
     }
     fn joined(&self, _: &NodeId) {}
+    fn died(&self, member: &NodeId) {
+        self.dead.lock().unwrap().push(member.name.to_string());
+    }
     fn left(&self, member: &NodeId, why: &Why) {
         self.lost
             .lock()
@@ -60,6 +64,7 @@ fn options(name: &str, listen: &str) -> MeshOptions {
         peers: Vec::new(),
         tls: None,
         scouting: None,
+        relay: false,
         failure_after: Duration::from_secs(5),
     }
 }
@@ -100,6 +105,9 @@ impl Member {
     }
     pub fn incarnation(self, incarnation: u64) -> Self {
         self.with(|o| o.node.incarnation = incarnation)
+    }
+    pub fn relay(self) -> Self {
+        self.with(|o| o.relay = true)
     }
     pub fn cluster(self, cluster: &str) -> Self {
         self.with(|o| o.cluster = cluster.into())
@@ -166,6 +174,10 @@ impl Running {
             .filter(|(name, _)| name == from)
             .map(|(_, bytes)| bytes.clone())
             .collect()
+    }
+    /// Whose processes are known to have ended without a goodbye.
+    pub fn dead(&self) -> Vec<String> {
+        self.memory.dead.lock().unwrap().clone()
     }
     pub fn lost(&self) -> Vec<(String, Why)> {
         self.memory.lost.lock().unwrap().clone()

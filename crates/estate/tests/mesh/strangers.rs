@@ -1,7 +1,7 @@
 //! What comes from outside the cluster is refused and counted, and harms nobody.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use flowferry_estate::fabric::mesh::frame::{Frame, Greeting};
 use flowferry_estate::fabric::{Fabric, NodeId};
@@ -18,8 +18,16 @@ impl Puppet {
 
     /// Joins as `name` and falls silent.
     pub fn greet(address: &str, name: &str) -> Self {
+        Self::greet_from(address, name, greeting(name).listen)
+    }
+
+    /// The same, listening at `listen`.
+    pub fn greet_from(address: &str, name: &str, listen: SocketAddr) -> Self {
         let mut puppet = Self::dial(address);
-        puppet.say(&Frame::Hello(greeting(name)));
+        puppet.say(&Frame::Hello(Greeting {
+            listen,
+            ..greeting(name)
+        }));
         assert_eq!(puppet.kind(), 2, "welcomed");
         puppet.say(&Frame::Ready);
         puppet

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use crate::rig::{Member, eventually};
 
 /// An authority's certificate, and one for each node, as `name.pem` and `name.key`.
-fn issue(folder: &Path, nodes: &[&str]) {
+pub fn issue(folder: &Path, nodes: &[&str]) {
     std::fs::create_dir_all(folder).unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -23,7 +23,7 @@ fn issue(folder: &Path, nodes: &[&str]) {
     }
 }
 
-fn folder(test: &str) -> std::path::PathBuf {
+pub fn folder(test: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{test}-{}", std::process::id()))
 }
 

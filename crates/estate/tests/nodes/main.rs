@@ -2,9 +2,8 @@
 
 mod member;
 mod process;
+mod takes;
 mod turns;
-
-use std::time::Duration;
 
 use process::{Process, cluster, eventually};
 
@@ -160,23 +159,4 @@ fn items_are_taken_from_another_process_and_exactly_once() {
         members[1].say("sum k* 9000"),
         "1999000 answered 2 missing -"
     );
-}
-
-#[test]
-fn a_take_that_is_cut_by_a_kill_leaves_each_item_at_one_owner() {
-    // The source dies at moments that fall before, within and after the transfer.
-    for pause in [0, 1, 3, 10, 30] {
-        let mut members = cluster(2);
-        eventually("both are members", || members[1].say("members") == "n0 n1");
-        members[0].say("fill 20000");
-        members[1].order("take n0 78 20000");
-        std::thread::sleep(Duration::from_millis(pause));
-        members[0].kill();
-        let outcome = members[1].reply();
-        let here: u64 = members[1].say("count").parse().unwrap();
-        match outcome.parse::<u64>() {
-            Ok(items) => assert_eq!((items, here), (20_000, 20_000), "all, or it is no take"),
-            Err(_) => assert_eq!(here, 0, "aborted: {outcome}"),
-        }
-    }
 }

@@ -40,6 +40,28 @@ fn keys(count: &str) -> Vec<String> {
     (0..count).map(|n| format!("k{n}")).collect()
 }
 
+/// Adds to the counters in turn until one refuses; returns what each last acknowledged. Says
+/// `counting` once each has been added to.
+fn hammer(node: &Node, keys: &[String]) -> String {
+    let store = node.store();
+    let mut acknowledged = vec![0; keys.len()];
+    for round in 0.. {
+        for (key, last) in keys.iter().zip(&mut acknowledged) {
+            match store.add(key, 1) {
+                Ok(value) => *last = value,
+                Err(_) => {
+                    let texts: Vec<String> = acknowledged.iter().map(i64::to_string).collect();
+                    return texts.join(" ");
+                }
+            }
+        }
+        if round == 0 {
+            println!("> counting");
+        }
+    }
+    unreachable!("it counts until it is refused")
+}
+
 fn carry_out(node: &Node, order: &[&str]) -> String {
     let store = node.store();
     match order {
@@ -68,6 +90,25 @@ fn carry_out(node: &Node, order: &[&str]) -> String {
                 Ok(taken) => taken.items.to_string(),
                 Err(why) => format!("error {why}"),
             }
+        }
+        ["die", from, event, when] => {
+            let step = format!("{from} {event}");
+            let after = *when == "after";
+            node.on_move_step(Box::new(move |row, said| {
+                if said == after && format!("{:?} {:?}", row.from, row.event) == step {
+                    // SAFETY: it is this process, and there is nothing that it leaves undone.
+                    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+                }
+            }));
+            "doomed".into()
+        }
+        ["hammer", count] => hammer(node, &keys(count)),
+        ["values", count] => {
+            let values = keys(count).into_iter().map(|key| match store.get(&key) {
+                Some(Value::Int(value)) => value.to_string(),
+                other => format!("{other:?}"),
+            });
+            values.collect::<Vec<_>>().join(" ")
         }
         ["members"] => node.members().join(" "),
         ["incarnation"] => node.id().incarnation.to_string(),

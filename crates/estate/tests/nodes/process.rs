@@ -83,12 +83,22 @@ impl Process {
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
+    /// Returns when it has stopped: between the signal and that it may still answer.
     pub fn stop(&self) {
         self.signal(libc::SIGSTOP);
+        let pid = self.child.id() as i32;
+        // SAFETY: the child is ours; that it has stopped does not reap it.
+        let stopped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WUNTRACED) };
+        assert_eq!(stopped, pid);
     }
 
     pub fn go_on(&self) {
         self.signal(libc::SIGCONT);
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) {
+        self.child.wait().unwrap();
     }
 
     pub fn kill(&mut self) {

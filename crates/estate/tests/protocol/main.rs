@@ -1,6 +1,7 @@
 //! The protocol engine on a simulated network: what is promised holds whatever the network and the
 //! members do. `world` is the simulation. `make soak` runs more seeds.
 
+mod clocks;
 mod cuts;
 mod ledger;
 mod messages;

@@ -2,8 +2,8 @@
 
 use crate::ledger::Ledger;
 use crate::world::{MS, Weather, World, seeds};
-use flowferry_estate::protocol::{CallId, Settings};
-use flowferry_estate::{FlowKey, Selection, Value};
+use flowferry_estate::protocol::{CallId, Event, Settings};
+use flowferry_estate::{Error, FlowKey, Selection, Value};
 use std::time::Duration;
 
 fn flows(count: usize) -> Selection {
@@ -143,6 +143,8 @@ enum Disturbance {
     DieAndReturn,
     CutShort,
     CutLong,
+    /// Beyond every time-out that there is.
+    CutForMinutes,
 }
 
 fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<bool, String> {
@@ -165,10 +167,11 @@ fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<
                 run.world.restart(who);
             }
         }
-        Disturbance::CutShort | Disturbance::CutLong => {
+        Disturbance::CutShort | Disturbance::CutLong | Disturbance::CutForMinutes => {
             run.world.cut(0, 1);
             let time = match how {
                 Disturbance::CutShort => 100 * MS,
+                Disturbance::CutForMinutes => Duration::from_secs(300),
                 _ => Duration::from_secs(3),
             };
             let until = run.world.now + time;
@@ -176,6 +179,7 @@ fn disturbed(seed: u64, who: usize, at_step: usize, how: Disturbance) -> Result<
                 run.step()?;
             }
             run.world.run_until(until);
+            run.ledger.check(&run.world)?;
             run.world.heal(0, 1);
         }
     }
@@ -195,6 +199,7 @@ fn a_crash_at_any_step_leaves_one_owner() {
             Disturbance::DieAndReturn,
             Disturbance::CutShort,
             Disturbance::CutLong,
+            Disturbance::CutForMinutes,
         ] {
             for who in [0, 1] {
                 let mut steps = 0;
@@ -209,6 +214,35 @@ fn a_crash_at_any_step_leaves_one_owner() {
             }
         }
     }
+}
+
+/// The destination hears nothing of the decision: it waits, and its caller need not.
+#[test]
+fn a_cut_in_doubt_is_told_and_settled_when_it_heals() {
+    let mut undecided = 0;
+    for at_step in 0..80 {
+        let mut run = Run::new(1, Weather::FAIR, false, Fault::None);
+        for _ in 0..at_step {
+            run.step().unwrap();
+        }
+        run.world.cut(0, 1);
+        run.world.run_for(Duration::from_secs(60));
+        run.ledger.check(&run.world).unwrap();
+        let told = run.world.result_of_take(1, run.call).cloned();
+        let told = told.expect("the caller is told something");
+        run.world.heal(0, 1);
+        run.settle().unwrap();
+        if let Err(Error::Undecided { .. }) = told {
+            undecided += 1;
+            let again = take(&mut run.world, 1, 0, 7, flows(COUNT), false);
+            run.settle().unwrap();
+            let taken = run.world.result_of_take(1, again).unwrap().clone();
+            assert_eq!(taken.unwrap().items, COUNT as u64);
+        }
+        let conflict = |(_, event): &(usize, Event)| matches!(event, Event::Conflict { .. });
+        assert!(!run.world.events.iter().any(conflict));
+    }
+    assert!(undecided > 0, "no cut came at the wrong moment");
 }
 
 #[test]

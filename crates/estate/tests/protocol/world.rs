@@ -81,6 +81,7 @@ enum Due {
     Packet(Packet),
     Joined { at: usize, who: NodeId },
     Left { at: usize, who: NodeId },
+    Died { at: usize, who: NodeId },
 }
 
 pub struct World {
@@ -91,6 +92,8 @@ pub struct World {
     pub settings: Settings,
     /// How long it takes to see that a member has failed.
     pub detection: Duration,
+    /// How long it takes to prove that its process has ended, if it has.
+    pub proof: Duration,
     queue: BTreeMap<(Duration, u64), Due>,
     sent: u64,
     cut: BTreeSet<(usize, usize)>,
@@ -98,6 +101,7 @@ pub struct World {
     pub taken: BTreeMap<(NodeId, CallId), Result<Taken, Error>>,
     pub joined: BTreeMap<(NodeId, CallId), Result<Stamp, Error>>,
     pub events: Vec<(usize, Event)>,
+    pub watching: Vec<(usize, u64)>,
     pub messages: u64,
     pub bytes: u64,
     pub biggest: usize,
@@ -125,6 +129,7 @@ impl World {
             weather,
             settings,
             detection: 200 * MS,
+            proof: Duration::from_secs(5),
             queue: BTreeMap::new(),
             sent: 0,
             cut: BTreeSet::new(),
@@ -132,6 +137,7 @@ impl World {
             taken: BTreeMap::new(),
             joined: BTreeMap::new(),
             events: Vec::new(),
+            watching: Vec::new(),
             messages: 0,
             bytes: 0,
             biggest: 0,
@@ -213,7 +219,8 @@ impl World {
                     assert!(before.is_none(), "{call:?} ended twice");
                 }
                 Action::Event(event) => self.events.push((at, event)),
-                Action::GloballyRead { .. } => {}
+                Action::Watching { watch } => self.watching.push((at, watch)),
+                Action::GloballyRead { .. } | Action::MoveStep { .. } => {}
             }
         }
     }
@@ -272,6 +279,9 @@ impl World {
                 Due::Packet(packet) => self.deliver(&packet),
                 Due::Joined { at, who } if self.hosts[at].alive => {
                     self.with_engine(at, |e, s, now| ((), e.joined(s, &who, now)));
+                }
+                Due::Died { at, who } if self.hosts[at].alive => {
+                    self.with_engine(at, |e, s, now| ((), e.died(s, &who, now)));
                 }
                 Due::Left { at, who } if self.hosts[at].alive => {
                     self.with_engine(at, |e, s, now| ((), e.left(s, &who, now)));
@@ -336,7 +346,15 @@ impl World {
         for other in 0..self.hosts.len() {
             if other != at && self.hosts[other].alive {
                 let who = who.clone();
+                let dead = who.clone();
                 self.plan(self.detection, Due::Left { at: other, who });
+                self.plan(
+                    self.proof,
+                    Due::Died {
+                        at: other,
+                        who: dead,
+                    },
+                );
             }
         }
     }

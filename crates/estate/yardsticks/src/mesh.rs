@@ -15,6 +15,7 @@ fn mesh(name: &str, listen: String, peers: Vec<String>) -> Mesh {
         peers,
         tls: None,
         scouting: None,
+        relay: false,
         failure_after: Duration::from_secs(1),
     })
     .expect("a mesh")

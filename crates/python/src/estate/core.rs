@@ -22,7 +22,7 @@ pub struct EstateCore {
 impl EstateCore {
     #[new]
     #[pyo3(signature = (*, cluster, node, backend="p2p", listen=Vec::new(), peers=Vec::new(),
-        scouting=false, tls=None, memory_limit=None, failure_after=1.0, timeout=1.0))]
+        scouting=false, relay=false, tls=None, memory_limit=None, failure_after=1.0, timeout=1.0))]
     #[allow(clippy::too_many_arguments)] // they are keywords
     fn new(
         py: Python<'_>,
@@ -32,6 +32,7 @@ impl EstateCore {
         listen: Vec<String>,
         peers: Vec<String>,
         scouting: bool,
+        relay: bool,
         tls: Option<(std::path::PathBuf, std::path::PathBuf, std::path::PathBuf)>,
         memory_limit: Option<usize>,
         failure_after: f64,
@@ -42,6 +43,7 @@ impl EstateCore {
             listen,
             peers,
             scouting,
+            relay,
             tls: tls.map(|(ca, certificate, key)| Tls {
                 ca,
                 certificate,

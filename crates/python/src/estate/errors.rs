@@ -55,6 +55,7 @@ fn exception(py: Python<'_>, error: Error) -> PyResult<PyErr> {
         Error::Backend { .. } => "BackendFailed",
         Error::Unsupported { .. } => "Unsupported",
         Error::Aborted { .. } => "MoveAborted",
+        Error::Undecided { .. } => "MoveUndecided",
         Error::NotJoined { .. } => "NotJoined",
         Error::ScanStopped { .. } => "ScanStopped",
         Error::Remote { .. } => "MemberFailed",

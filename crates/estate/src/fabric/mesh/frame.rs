@@ -49,6 +49,17 @@ pub enum Refusal {
     Certificate = 4,
 }
 
+/// Whom a member relays to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach<'a> {
+    /// All that are linked to it, but the one that this is for.
+    pub members: Vec<NodeId>,
+    /// Whether those that are not among them any more have left, and not failed.
+    pub left: bool,
+    /// How they were lost.
+    pub how: &'a str,
+}
+
 /// A frame, its bytes borrowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
@@ -72,6 +83,12 @@ pub enum Frame<'a> {
     Retire,
     /// Goodbye.
     Bye,
+    /// I relay to these members, and to no other any more.
+    Reach(Reach<'a>),
+    /// A message of yours for these members, which you relay to.
+    Relay(Vec<NodeId>, &'a [u8]),
+    /// A message that this member has given me for you.
+    Relayed(NodeId, &'a [u8]),
 }
 
 impl Frame<'_> {
@@ -103,6 +120,22 @@ impl Frame<'_> {
             Self::Retire => 8,
             Self::Bye => 9,
             Self::Pong => 10,
+            Self::Reach(reach) => {
+                put_members(out, &reach.members);
+                out.push(u8::from(reach.left));
+                put_bytes(out, reach.how.as_bytes());
+                11
+            }
+            Self::Relay(to, bytes) => {
+                put_members(out, to);
+                out.extend_from_slice(bytes);
+                12
+            }
+            Self::Relayed(from, bytes) => {
+                from.emit(out);
+                out.extend_from_slice(bytes);
+                13
+            }
         };
         let length = u32::try_from(out.len() - start - 4).expect("frames are bounded");
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -164,6 +197,13 @@ impl<'a> Frame<'a> {
             8 => Self::Retire,
             9 => Self::Bye,
             10 => Self::Pong,
+            11 => Self::Reach(Reach {
+                members: members(&mut reader)?,
+                left: reader.u8("whether it left")? != 0,
+                how: reader.str("how it was lost")?,
+            }),
+            12 => Self::Relay(members(&mut reader)?, message(&mut reader)?),
+            13 => Self::Relayed(member(&mut reader)?, message(&mut reader)?),
             _ => return Err(reader.fault(0, "a frame's kind", "there is no such kind")),
         };
         reader.end()?;
@@ -194,10 +234,7 @@ impl Greeting {
             return Err(reader.fault(4, "a greeting's version", "only version 1 is known"));
         }
         let cluster = name(reader, "a cluster's name")?.to_owned();
-        let node = NodeId {
-            name: name(reader, "a node's name")?.into(),
-            incarnation: reader.u64("an incarnation")?,
-        };
+        let node = member(reader)?;
         let listen = address(reader)?;
         let count = reader.u16("the number of peers")? as usize;
         if count > PEERS_MAX {
@@ -228,6 +265,28 @@ fn name<'a>(reader: &mut Reader<'a>, what: &'static str) -> Result<&'a str, Malf
     }
 }
 
+fn member(reader: &mut Reader<'_>) -> Result<NodeId, Malformed> {
+    Ok(NodeId {
+        name: name(reader, "a node's name")?.into(),
+        incarnation: reader.u64("an incarnation")?,
+    })
+}
+
+fn put_members(out: &mut Vec<u8>, members: &[NodeId]) {
+    let count = u16::try_from(members.len()).expect("at most 65,535 members");
+    out.extend_from_slice(&count.to_be_bytes());
+    members.iter().for_each(|member| member.emit(out));
+}
+
+fn members(reader: &mut Reader<'_>) -> Result<Vec<NodeId>, Malformed> {
+    let count = reader.u16("a number of members")?;
+    (0..count).map(|_| member(reader)).collect()
+}
+
+fn message<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+    reader.take("a message", reader.left())
+}
+
 fn address(reader: &mut Reader<'_>) -> Result<SocketAddr, Malformed> {
     let start = reader.offset();
     let text = reader.str("an address")?;
@@ -251,6 +310,14 @@ mod tests {
         }
     }
 
+    fn reach() -> Reach<'static> {
+        Reach {
+            members: vec![greeting().node],
+            left: true,
+            how: "it left",
+        }
+    }
+
     fn all() -> Vec<Frame<'static>> {
         vec![
             Frame::Hello(greeting()),
@@ -263,6 +330,9 @@ mod tests {
             Frame::Message(b"xyz"),
             Frame::Retire,
             Frame::Bye,
+            Frame::Reach(reach()),
+            Frame::Relay(vec![greeting().node; 2], b"xyz"),
+            Frame::Relayed(greeting().node, b"xyz"),
         ]
     }
 
@@ -299,6 +369,9 @@ mod tests {
         for frame in [
             Frame::Hello(greeting()),
             Frame::Refuse(Refusal::Cluster, "no"),
+            Frame::Reach(reach()),
+            Frame::Relay(vec![greeting().node; 2], b""),
+            Frame::Relayed(greeting().node, b""),
         ] {
             let mut bytes = Vec::new();
             frame.emit(&mut bytes);

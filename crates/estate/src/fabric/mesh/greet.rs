@@ -21,7 +21,9 @@ impl Wire {
             cluster: options.cluster.clone(),
             node: options.node.clone(),
             listen: self.shared.address,
+            // Whoever relays does so because others cannot dial each other.
             peers: linked
+                .filter(|_| !options.relay)
                 .filter_map(|(_, t)| self.connections.get(t)?.address)
                 .collect(),
         }
@@ -48,6 +50,15 @@ impl Wire {
             (Stage::Linked(_), Frame::Retire) => connection.retired_there = true,
             (Stage::Retired(_), Frame::Retire) => self.end(token, &Why::Left, None),
             (Stage::Linked(_) | Stage::Retired(_), Frame::Bye) => self.end(token, &Why::Left, None),
+            // It is said again on the link that stays.
+            (Stage::Retired(_), Frame::Reach(_)) => {}
+            (
+                Stage::Linked(member) | Stage::Retired(member),
+                frame @ (Frame::Reach(_) | Frame::Relay(..) | Frame::Relayed(..)),
+            ) => {
+                let member = member.clone();
+                self.relaying(token, &member, frame);
+            }
             (Stage::Greeting, Frame::Hello(greeting)) if !dialled => self.greeted(token, greeting),
             (Stage::Greeting, Frame::Welcome(greeting)) if dialled => self.greeted(token, greeting),
             (Stage::Greeting, Frame::Refuse(refusal, text)) if dialled => {
@@ -60,20 +71,22 @@ impl Wire {
             (Stage::Welcomed(_), Frame::Refuse(refusal, text)) if dialled => {
                 self.refused_by(token, refusal, text);
             }
-            (Stage::Welcomed(_), Frame::Refuse(_, text)) => {
+            (Stage::Welcomed(_), Frame::Refuse(refusal, text)) => {
+                if refusal == Refusal::NameTaken && !self.joined {
+                    self.claimed = Some(self.name_taken(text));
+                }
                 self.end(token, &Why::Failed(text.to_owned()), None);
             }
-            (_, frame) => {
-                self.shared.refused.fetch_add(1, Ordering::Relaxed);
-                let name = format!("{frame:?}");
-                let name = name.split(['(', ' ']).next().unwrap_or_default();
-                self.end(
-                    token,
-                    &Why::Failed(format!("it said {name} out of turn")),
-                    None,
-                );
-            }
+            (_, frame) => self.out_of_turn(token, &frame),
         }
+    }
+
+    pub(super) fn out_of_turn(&mut self, token: Token, frame: &Frame<'_>) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{frame:?}");
+        let name = name.split(['(', ' ']).next().unwrap_or_default();
+        let why = Why::Failed(format!("it said {name} out of turn"));
+        self.end(token, &why, None);
     }
 
     fn greeted(&mut self, token: Token, greeting: Greeting) {
@@ -90,9 +103,6 @@ impl Wire {
         if other == me {
             return self.refuse(token, Refusal::Yourself, "this is yourself");
         }
-        if other.name == me.name {
-            return self.refuse(token, Refusal::NameTaken, &self.shared.address.to_string());
-        }
         if let Some(shown) = self.connections[&token].link.certificate()
             && !stands_for(&shown, &[&other.name, &options.cluster])
         {
@@ -102,6 +112,24 @@ impl Wire {
                 &*other.name, options.cluster
             );
             return self.refuse(token, Refusal::Certificate, &why);
+        }
+        if other.name == me.name {
+            let by = self.shared.address.to_string();
+            if !self.joined {
+                // It was here before us, and has heard of us before we have of it.
+                self.claimed = Some(self.name_taken(&greeting.listen.to_string()));
+            }
+            return self.refuse(token, Refusal::NameTaken, &by);
+        }
+        let later = self.incarnations.get(&other.name);
+        if later.is_some_and(|later| *later > other.incarnation) {
+            // Its memory counts for lost since then: nobody would listen to it.
+            let why = format!(
+                "{}, which has seen one of that name that was started later: if it has gone, \
+                 the clock of this machine is behind",
+                me.name
+            );
+            return self.reject(token, &why);
         }
         match self.current.get(&other.name) {
             Some((rival, at)) if rival != other => {
@@ -175,7 +203,7 @@ impl Wire {
             if let Some(connection) = self.connections.get(&rival) {
                 if connection.answered.is_some_and(|at| at >= since) {
                     let by = self.shared.options.node.name.to_string();
-                    self.refuse(token, Refusal::NameTaken, &by);
+                    self.reject(token, &by);
                     continue;
                 }
                 if now.duration_since(since) <= limit {
@@ -212,9 +240,12 @@ impl Wire {
         }
         connection.address = Some(address);
         connection.stage = Stage::Linked(member.clone());
+        self.incarnations
+            .insert(member.name.clone(), member.incarnation);
         let dialled = connection.dialled;
         let link = connection.link.clone();
         for address in [Some(address), dialled].into_iter().flatten() {
+            self.absent.found(address);
             self.book.linked(address, now);
         }
         for peer in &greeting.peers {
@@ -226,7 +257,10 @@ impl Wire {
                 self.current
                     .insert(member.name.clone(), (member.clone(), token));
                 self.shared.links.write().insert(member.clone(), link);
-                self.listener.joined(&member);
+                if !self.shared.routes.read().reaches(&member) {
+                    self.listener.joined(&member);
+                }
+                self.announce(&Why::Left);
             }
             Some((other, _)) if other != member => {
                 // It has linked from elsewhere meanwhile; whoever is wrong is refused at the next try.
@@ -246,6 +280,7 @@ impl Wire {
                     self.current
                         .insert(member.name.clone(), (member.clone(), token));
                     self.shared.links.write().insert(member.clone(), link);
+                    self.announce(&Why::Left);
                     self.retire(old, &member);
                 }
             }
@@ -259,6 +294,22 @@ impl Wire {
         if connection.retired_there {
             self.end(token, &Why::Left, None);
         }
+    }
+
+    /// The name of the other end is another's. That is no failure of ours, even if we have dialled it.
+    fn reject(&mut self, token: Token, text: &str) {
+        if self.connections[&token].dialled.is_none() {
+            return self.refuse(token, Refusal::NameTaken, text);
+        }
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let link = &self.connections[&token].link;
+        link.send(&Frame::Refuse(Refusal::NameTaken, text));
+        link.shut_writing();
+        self.end(
+            token,
+            &Why::Failed(format!("its name is taken: {text}")),
+            None,
+        );
     }
 
     fn refuse(&mut self, token: Token, refusal: Refusal, text: &str) {
@@ -286,11 +337,7 @@ impl Wire {
                 self.restless = true;
                 return self.end(token, &Why::Left, None);
             }
-            Refusal::NameTaken => FabricError::NameTaken {
-                node: options.node.name.to_string(),
-                cluster: options.cluster.clone(),
-                by: format!("{address}, {text}"),
-            },
+            Refusal::NameTaken => self.name_taken(&format!("{address}, {text}")),
             Refusal::Cluster | Refusal::Certificate => FabricError::Refused {
                 address: address.to_string(),
                 node: options.node.name.to_string(),
@@ -298,6 +345,14 @@ impl Wire {
             },
         };
         self.end(token, &Why::Failed(why.to_string()), Some(why));
+    }
+
+    fn name_taken(&self, by: &str) -> FabricError {
+        FabricError::NameTaken {
+            node: self.shared.options.node.name.to_string(),
+            cluster: self.shared.options.cluster.clone(),
+            by: by.to_owned(),
+        }
     }
 
     /// What a dialler makes of a link that broke before it was greeted: TLS does not trust it, or
@@ -342,9 +397,12 @@ impl Wire {
                     .get(&member.name)
                     .is_some_and(|(_, t)| *t == token);
                 if in_use {
+                    if let (Some(address), Why::Failed(_)) = (connection.address, why) {
+                        self.absent.lost(address, member.clone());
+                    }
                     self.current.remove(&member.name);
                     self.shared.links.write().remove(&member);
-                    self.listener.left(&member, why);
+                    self.unlinked(&member, why);
                 }
             }
             _ => {

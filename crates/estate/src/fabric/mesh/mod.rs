@@ -6,12 +6,14 @@
 //! writes it to the sockets itself, and who waits for an answer reads it itself (see `turns`): on the
 //! way of a question and its answer there is one wake-up a process.
 
+mod absent;
 mod book;
 mod connection;
 pub mod frame;
 mod gate;
 mod greet;
 mod link;
+mod relay;
 mod scout;
 mod tls;
 mod turns;
@@ -48,6 +50,8 @@ pub struct MeshOptions {
     pub tls: Option<Tls>,
     /// Multicast beacons; none: none are sent or heard.
     pub scouting: Option<Scouting>,
+    /// Pass messages on between members that are linked to this one and not to each other.
+    pub relay: bool,
     /// A member that is silent for so long has failed.
     pub failure_after: Duration,
 }
@@ -68,6 +72,7 @@ struct Shared {
     waker: Waker,
     orders: Sender<Order>,
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
+    routes: RwLock<relay::Routes>,
     joining: Mutex<Joining>,
     joined: Condvar,
     closed: AtomicBool,
@@ -148,6 +153,7 @@ impl Mesh {
             waker,
             orders,
             links: RwLock::default(),
+            routes: RwLock::default(),
             joining: Mutex::new(Joining::Dialling),
             joined: Condvar::new(),
             closed: AtomicBool::new(false),
@@ -281,15 +287,26 @@ impl Fabric for Mesh {
 
     fn members(&self) -> Vec<NodeId> {
         let mut members: Vec<_> = self.shared.links.read().keys().cloned().collect();
+        members.extend(self.shared.routes.read().members().cloned());
         members.sort();
+        members.dedup();
         members
     }
 
     fn send(&self, to: &[NodeId], bytes: &[u8]) {
         let links = self.shared.links.read();
-        for link in to.iter().filter_map(|member| links.get(member)) {
-            link.send_message(bytes);
-            self.shared.messages_sent.fetch_add(1, Ordering::Relaxed);
+        let mut far = Vec::new();
+        for member in to {
+            match links.get(member) {
+                Some(link) => {
+                    link.send_message(bytes);
+                    self.shared.messages_sent.fetch_add(1, Ordering::Relaxed);
+                }
+                None => far.push(member),
+            }
+        }
+        if !far.is_empty() {
+            self.shared.send_far(&links, &far, bytes);
         }
     }
 

@@ -30,12 +30,13 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use super::absent::Absent;
 use super::book::Book;
 use super::connection::{Connection, Stage};
 use super::frame::{FRAME_MAX, Frame, GREETING_MAX};
 use super::link::{Link, READ_AT_ONCE, Reading};
 use super::tls::Identity;
-use super::{Listener, NodeId, Order, Shared};
+use super::{FabricError, Listener, NodeId, Order, Shared};
 use crate::fabric::Why;
 
 pub const WAKE: Token = Token(0);
@@ -43,6 +44,10 @@ const ACCEPT: Token = Token(1);
 const FIRST: usize = 2;
 /// Most connections that have not been greeted yet.
 const STRANGERS_MAX: usize = 128;
+/// How long a new member waits to be dialled by those who hear that it is there.
+const FIRST_BEACON: Duration = Duration::from_millis(250);
+/// So many times `failure_after` a member's address has to refuse connections to prove its end.
+const REFUSALS: u32 = 5;
 /// How long a goodbye may take.
 pub const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -67,6 +72,7 @@ pub struct Wire {
     identity: Option<Identity>,
     inbox: Receiver<Order>,
     pub(super) book: Book,
+    pub(super) absent: Absent,
     pub(super) connections: HashMap<Token, Connection>,
     /// The link that is used to each member, by its name.
     pub(super) current: HashMap<Arc<str>, (NodeId, Token)>,
@@ -75,7 +81,12 @@ pub struct Wire {
     looked: Instant,
     /// Something has changed that [`Wire::look_around`] should see to at once.
     pub(super) restless: bool,
-    joined: bool,
+    /// The first round is over: this node is in, or has given up.
+    pub(super) joined: bool,
+    /// Another node of our name has introduced itself before we were in.
+    pub(super) claimed: Option<FabricError>,
+    /// The last one that was linked of each name.
+    pub(super) incarnations: HashMap<Arc<str>, u64>,
     closing: bool,
 }
 
@@ -99,6 +110,7 @@ impl Wire {
             identity: parts.identity,
             inbox: parts.inbox,
             book,
+            absent: Absent::default(),
             connections: HashMap::new(),
             current: HashMap::new(),
             next: FIRST,
@@ -106,6 +118,8 @@ impl Wire {
             looked: now,
             restless: true,
             joined: false,
+            claimed: None,
+            incarnations: HashMap::new(),
             closing: false,
         })
     }
@@ -172,19 +186,42 @@ impl Wire {
                 .filter_map(|(token, c)| Some((*token, c.failed(now, limit)?)))
                 .collect();
             for (token, why) in failed {
+                if let Some(address) = self.connections.get(&token).and_then(|c| c.dialled) {
+                    self.tried(address, false);
+                }
                 self.end(token, &Why::Failed(why), None);
             }
         }
         self.settle_contests(now);
         for address in self.book.due(now) {
-            if self.dial(address).is_err() {
+            if let Err(why) = self.dial(address) {
+                self.tried(address, why.kind() == io::ErrorKind::ConnectionRefused);
                 self.book.broken(address, None, now);
             }
         }
-        if !self.joined && (self.book.all_tried() || now.duration_since(self.started) > limit * 2) {
+        if !self.joined && self.first_round_is_over(now) {
             self.joined = true;
-            self.shared.over(self.book.fatal().map_or(Ok(()), Err));
+            let refusal = self.claimed.take().or_else(|| self.book.fatal());
+            self.shared.over(refusal.map_or(Ok(()), Err));
         }
+    }
+
+    fn first_round_is_over(&self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.started);
+        let options = &self.shared.options;
+        // Our first beacon has them dial us.
+        let listening = options.scouting.is_some() && elapsed < FIRST_BEACON;
+        let trying = !self.book.all_tried() || self.is_greeting();
+        let tries = options.failure_after * 2;
+        self.claimed.is_some() || elapsed > tries || !(trying || listening)
+    }
+
+    /// Somebody is about to link up with us, or to refuse us.
+    fn is_greeting(&self) -> bool {
+        let strangers = self.connections.values().filter(|c| c.is_stranger());
+        strangers
+            .into_iter()
+            .any(|c| matches!(c.stage, Stage::Welcomed(_)))
     }
 
     fn accept(&mut self) {
@@ -232,18 +269,30 @@ impl Wire {
         let Some(connection) = self.connections.get_mut(&token) else {
             return;
         };
-        if matches!(connection.stage, Stage::Connecting) {
+        if let (Stage::Connecting, Some(address)) = (&connection.stage, connection.dialled) {
             match connection.link.connected() {
                 Ok(()) => {
                     connection.stage = Stage::Greeting;
                     let hello = Frame::Hello(self.greeting());
                     self.connections[&token].link.send(&hello);
+                    self.tried(address, false);
                 }
                 Err(why) if why.kind() == io::ErrorKind::NotConnected => {}
-                Err(why) => self.end(token, &Why::Failed(why.to_string()), None),
+                Err(why) => {
+                    self.tried(address, why.kind() == io::ErrorKind::ConnectionRefused);
+                    self.end(token, &Why::Failed(why.to_string()), None);
+                }
             }
         } else {
             connection.link.writable();
+        }
+    }
+
+    /// An attempt to connect is over: whether the system of the peer refuses it.
+    fn tried(&mut self, address: SocketAddr, refused: bool) {
+        let (now, long) = (Instant::now(), self.shared.options.failure_after * REFUSALS);
+        if let Some(member) = self.absent.tried(address, refused, now, long) {
+            self.listener.died(&member);
         }
     }
 

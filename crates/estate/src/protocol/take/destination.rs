@@ -53,7 +53,9 @@ impl Arrival {
         let away = self.away_since.map(|since| since + declare_dead);
         match self.state {
             State::Fetching => Some(self.again.min(self.heard + move_timeout)),
-            State::Doubt | State::Owned => Some(away.unwrap_or(self.again)),
+            State::Doubt if self.calls.is_empty() && away.is_some() => None,
+            State::Doubt => Some(away.unwrap_or(self.again)),
+            State::Owned if away.is_none() => Some(self.again),
             _ => None,
         }
     }
@@ -363,6 +365,7 @@ impl Engine {
             return;
         };
         arrival.state = row.to;
+        self.out.push(Action::MoveStep { row, said: false });
         let (source, what, hold) = (arrival.source.clone(), arrival.what, arrival.hold());
         let chains = arrival.chains();
         match row.duty {
@@ -434,13 +437,14 @@ impl Engine {
             _ => {}
         }
         let over = row.to == State::Settled && row.from != State::Settled;
-        if over || row.to == State::Adopted && self.members.is_replaced(&source) {
+        if over || row.to == State::Adopted && self.members.is_lost(&source) {
             self.moved
                 .note_ends(id, self.now + 3 * self.settings.longest_query);
         }
         if self.arrivals.moves.get(&id).is_some_and(Arrival::is_over) {
             self.arrivals.ended(id, Arrival::is_over);
         }
+        self.out.push(Action::MoveStep { row, said: true });
         self.settle_cuts(store);
     }
 
@@ -466,10 +470,25 @@ impl Engine {
                 let why = format!("the source was silent for {:?}", settings.move_timeout);
                 self.arrival_step(store, id, Event::Trouble, &why);
             } else if arrival.away_since.is_some() {
-                self.arrival_step(store, id, Event::Dead, "the source is dead");
+                self.leave_in_doubt(id);
             } else {
                 self.repeat_arrival(id);
             }
+        }
+    }
+
+    /// Lets the callers go: they may wait for the source as long as they like, and need not.
+    fn leave_in_doubt(&mut self, id: u64) {
+        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
+            return;
+        };
+        let source_node = arrival.source.name.to_string();
+        for call in std::mem::take(&mut arrival.calls) {
+            let result = Err(Error::Undecided {
+                move_id: id,
+                source_node: source_node.clone(),
+            });
+            self.out.push(Action::Taken { call, result });
         }
     }
 

@@ -46,7 +46,8 @@ pub(in super::super) struct Departure {
     pause: Duration,
     again: Now,
     heard: Now,
-    away_since: Option<Now>,
+    // The destination cannot be reached.
+    away: bool,
 }
 
 impl Departure {
@@ -129,13 +130,11 @@ impl Departure {
         u32::try_from(self.chunks.len()).expect("fewer than 2^32 chunks")
     }
 
-    pub fn due(&self, move_timeout: Duration, declare_dead: Duration) -> Option<Now> {
+    pub fn due(&self, move_timeout: Duration) -> Option<Now> {
         match self.state {
             State::Copying | State::Frozen => Some(self.again.min(self.heard + move_timeout)),
-            State::Given => Some(match self.away_since {
-                Some(since) => since + declare_dead,
-                None => self.again,
-            }),
+            State::Given if self.away => None,
+            State::Given => Some(self.again),
             _ => None,
         }
     }
@@ -204,7 +203,7 @@ impl Engine {
             pause: self.settings.retry,
             again: self.now + self.settings.retry,
             heard: self.now,
-            away_since: None,
+            away: false,
         };
         self.departures.moves.insert(what.id, departure);
         if pre_copy {
@@ -405,6 +404,7 @@ impl Engine {
             return;
         };
         departure.state = row.to;
+        self.out.push(Action::MoveStep { row, said: false });
         let (dest, what, hold) = (departure.dest.clone(), departure.what, departure.hold());
         match row.duty {
             Duty::Freeze => {
@@ -479,6 +479,7 @@ impl Engine {
         {
             self.departures.ended(id, Departure::is_over);
         }
+        self.out.push(Action::MoveStep { row, said: true });
         self.settle_cuts(store);
     }
 
@@ -522,10 +523,7 @@ impl Engine {
             .departures
             .moves
             .iter()
-            .filter(|(_, d)| {
-                d.due(settings.move_timeout, settings.declare_dead)
-                    .is_some_and(|due| due <= now)
-            })
+            .filter(|(_, d)| d.due(settings.move_timeout).is_some_and(|due| due <= now))
             .map(|(&id, _)| id)
             .collect();
         for id in due {
@@ -535,9 +533,6 @@ impl Engine {
             departure.again = now + departure.pause;
             departure.pause = (2 * departure.pause).min(PAUSE_MOST);
             match departure.state {
-                State::Given if departure.away_since.is_some() => {
-                    self.source_step(store, id, Event::Dead, "");
-                }
                 State::Given => self.say_commit(id),
                 _ if departure.heard + settings.move_timeout <= now => {
                     let why = format!("the destination was silent for {:?}", settings.move_timeout);
@@ -559,7 +554,7 @@ impl Engine {
             .collect();
         for id in to {
             if let Some(departure) = self.departures.moves.get_mut(&id) {
-                departure.away_since.get_or_insert(self.now);
+                departure.away = true;
             }
             let event = if dead { Event::Dead } else { Event::Away };
             self.source_step(store, id, event, "the destination has gone");
@@ -570,7 +565,7 @@ impl Engine {
     pub(in super::super) fn departures_back(&mut self, member: &NodeId) {
         for departure in self.departures.moves.values_mut() {
             if departure.dest == *member {
-                departure.away_since = None;
+                departure.away = false;
                 departure.again = self.now;
             }
         }

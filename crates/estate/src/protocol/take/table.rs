@@ -7,9 +7,11 @@
 //! `Ready` and hearing the source's decision; it asks until it hears, and meanwhile its copies are
 //! frozen, read by nobody else and counted by nobody.
 //!
-//! **Who is dead.** A greater incarnation of the name proves that a member's memory is lost; one
-//! that has been gone for `declare_dead` is taken for dead. Whoever then has the only copy left
-//! keeps it (`Adopt`, `Restore`). If the dead turn out to live, the source's decision stands.
+//! **Who is dead.** A greater incarnation of the name proves that a member's memory is lost, and so
+//! does a goodbye, or an address where nobody listens any more. Whoever then has the only copy left
+//! keeps it (`Adopt`, `Restore`). Silence proves nothing: a move that a cut has caught in doubt waits
+//! until it heals, its items owned by nobody, rather than be decided differently on both sides. If
+//! the dead turn out to live nevertheless, the source's decision stands.
 
 /// Where a move is, on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
