@@ -190,8 +190,14 @@ class Controller:
             asked = message.in_reply_to
             request = self._requests.get((message.sender, asked.sequence)) if asked else None
             self.feed(Received(message.sender, message, request))
-        elif message.command in (Command.RELEASED, Command.ABORTED):
-            answer = Message(command=Command.RELEASE, to=message.sender, handover=message.handover)
+        elif message.command in (Command.RELEASED, Command.ABORTED, Command.ABORT, Command.SEEN):
+            forced = message.command is Command.SEEN
+            answer = Message(
+                command=Command.RELEASE,
+                to=message.sender,
+                handover=message.handover,
+                flags=Flags.UNFENCED | Flags.STATE_LOST if forced else Flags.NONE,
+            )
             self._send(Send(message.sender, None, answer, -1))
 
     # --- who is alive ---
