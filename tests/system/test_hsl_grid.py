@@ -214,10 +214,11 @@ class Drive:
         """Datagrams of a flow that arrived at h2."""
         return len(self.traffic.arrivals.numbers.get(flow, []))
 
-    def check(self, lost: int, *, killed: bool = False) -> None:
+    def check(self, lost: int, *, cut: bool = False) -> None:
         """Everything sent has arrived, gone on, or is counted; in order and once.
 
-        What followed from elsewhere was a killed agent's to lose if it had acknowledged it.
+        `cut`: the agent was killed or began a new epoch, which cuts off the streams to it (decision
+        24). What followed was its own to lose if it had acknowledged it.
         """
         arrivals = self.traffic.arrivals
 
@@ -227,7 +228,7 @@ class Drive:
         def accounted() -> int:
             return number_in(arrivals.numbers) + number_in(self.taker.numbers) + lost
 
-        followed = self.follower.acknowledged() if killed else self.followed
+        followed = self.follower.acknowledged() if cut else self.followed
         sent = self.traffic.sent + followed
         until(
             lambda: accounted() >= sent,
@@ -240,7 +241,7 @@ class Drive:
         self.traffic._drain()
         # A dead agent may not have heard that its last strays were taken, nor have said that it had
         # taken some: lost is then said of more than was lost, never of less.
-        unheard = number_in(self.taker.numbers) + self.followed - followed if killed else 0
+        unheard = number_in(self.taker.numbers) + self.followed - followed if cut else 0
         assert sent <= accounted() <= sent + unheard
         assert arrivals.disorder() == []
         for flow, numbers in self.taker.numbers.items():
@@ -277,7 +278,7 @@ def test_killed_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) 
             drive.traffic.send(20)
             counters = client.status()["counters"].values()
             lost = sum(side["lost"] + side["overflowed"] for side in counters)
-            drive.check(lost, killed=True)
+            drive.check(lost, cut=True)
 
 
 @pytest.mark.parametrize(
@@ -319,4 +320,4 @@ def test_stopped_at(
                     client.release(hold["id"])
                 client.wait(hold["id"])
             drive.traffic.send(20)
-            drive.check(client.status()["lost_packets"])
+            drive.check(client.status()["lost_packets"], cut=True)
