@@ -36,6 +36,8 @@ class Snapshot:
 
 Consistency: TypeAlias = Live | Cached | Snapshot
 
+LIVE = Live()
+
 
 @dataclass(frozen=True, slots=True)
 class View(Generic[T_co]):
