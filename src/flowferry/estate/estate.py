@@ -110,7 +110,7 @@ class Estate(EstateCore):
         timeout: float | None = None,
         require: Require = "all",
     ) -> Any:
-        """What all matching items of all members come to; None if there are none.
+        """What all matching items of all members come to; None if there are none (`count`: 0).
 
         Args:
             key: A key, or a pattern.
