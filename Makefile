@@ -20,7 +20,7 @@ help: ## list the targets
 setup: ## make this machine ready: packages, .venv, native module
 	@setup/setup.sh
 
-demo: setup ## live flows through one function, held and released: verdict, picture
+demo: setup ## live flows move between two running functions: verdict, report, picture
 	@$(BIN)/flowferry demo
 
 test: setup ## format check, lints, types, unit, property and system tests

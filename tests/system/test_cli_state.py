@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_servers import Server, wait_until
+from estate_members import stop
+from redis_servers import Server, free_ports, wait_until
 
 from flowferry import estate
 from flowferry.estate import door
@@ -146,6 +147,105 @@ def test_a_cluster_is_looked_into_from_outside(run: Run, join: Any, one_redis: S
     assert said(run("members", *where, "--json"))["members"] == ["nf1", "nf2"]
     assert "--node" in refused(run("keys", *where), 2)
     assert "nf1" in refused(run("join", *where, "--node", "nf1"), 1)
+
+
+@pytest.fixture
+def pair(run: Run, join: Any) -> subprocess.Popen[str]:
+    """Members nf1 and nf2 with some items; the process of the second."""
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    # A member that is stopped stays expected for as long as a test takes.
+    here = ["--cluster", "pair", "--failure-after", "60"]
+    join(*here, "--node", "nf1", "--listen", place)
+    process: subprocess.Popen[str]
+    process, told = join(*here, "--node", "nf2", "--peer", place)
+    assert told["members"] == ["nf1", "nf2"]
+    assert said(run("members", "--node", "nf1", "--json"))["members"] == ["nf1", "nf2"]
+    for node, key, value in (("nf1", "a/1", "3"), ("nf2", "a/1", "4"), ("nf2", "a/22", "10")):
+        said(run("set", key, value, "--node", node, "--json"))
+    return process
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["a/1"], 7),
+        (["a/1", "--snapshot"], 7),
+        (["a/1", "--cached", "5"], 7),
+        (["a/*", "--glob"], 17),
+        (["a/?", "--glob"], 7),
+        (["a/*"], None),
+        ([r"a/\d{2}", "--regex"], 10),
+        ([r"a/\d+", "--regex", "--snapshot"], 17),
+        (["a/1", "--require", "1", "--timeout", "10"], 7),
+        (["a/1", "--require", "quorum"], 7),
+    ],
+    ids=str,
+)
+def test_all_members_are_read(run: Run, pair: Any, words: list[str], value: int | None) -> None:
+    view = said(run("global", *words, "--reduce", "sum", "--node", "nf1", "--json"))
+    assert view["value"] == value
+    assert (view["answered"], view["missing"], view["complete"]) == (["nf1", "nf2"], [], True)
+
+
+def test_a_member_that_is_stopped_is_named(run: Run, pair: subprocess.Popen[str]) -> None:
+    read = ["global", "a/1", "--reduce", "sum", "--node", "nf1", "--timeout", "0.3"]
+    stop(pair)
+    done = run(*read, "--json")
+    assert "no answer in time from nf2" in refused(done, 1)
+    view = json.loads(done.stdout)
+    assert (view["value"], view["missing"], view["complete"]) == (3, ["nf2"], False)
+    done = run(*read)
+    assert "missing: nf2" in done.stderr
+    assert "nf2" in refused(done, 1)
+    assert done.stdout.splitlines()[-1] == "3"
+    assert "nf2" in refused(run(*read, "--require", "2"), 1)
+    assert "nf2" in refused(run(*read, "--require", "quorum"), 1)
+    assert said(run(*read, "--require", "1", "--json"))["value"] == 3
+    pair.send_signal(signal.SIGCONT)
+    assert said(run(*read[:-2], "--timeout", "10", "--json"))["value"] == 7
+
+
+def test_flows_are_taken_from_another_member(run: Run, pair: Any) -> None:
+    for name in ("packets", "bytes"):
+        said(run("set", f"flow:x/{name}", "5", "--node", "nf2", "--json"))
+    take = ["take", "flow:x", "--from", "nf2", "--move-id", "7", "--node", "nf1"]
+    assert run(*take).stdout == "2 items moved from nf2 to nf1\n"
+    assert said(run(*take, "--json"))["move_id"] == 7, "a move can be repeated"
+    assert said(run("keys", "flow:*", "--node", "nf2", "--json"))["keys"] == []
+    assert said(run("keys", "flow:*", "--node", "nf1", "--json"))["keys"] == [
+        "flow:x/bytes",
+        "flow:x/packets",
+    ]
+    assert (
+        said(run("global", "flow:x/*", "--glob", "--reduce", "sum", "--node", "nf1", "--json"))[
+            "value"
+        ]
+        == 10
+    )
+    assert "nf9" in refused(run("take", "flow:x", "--from", "nf9", "--node", "nf1"), 1)
+
+
+def test_figures_and_tables_for_people(run: Run, pair: Any) -> None:
+    figures = said(run("statistics", "--node", "nf2", "--json"))
+    assert (figures["node"], figures["items"]) == ("nf2", 2)
+    shown = dict(
+        line.rsplit(None, 1) for line in run("statistics", "--node", "nf2").stdout.splitlines()
+    )
+    assert (shown["node"], shown["items"]) == ("nf2", "2")
+    assert {name.replace("_", " ") for name in figures} == set(shown)
+    done = run("global", "a/*", "--glob", "--node", "nf1")
+    assert done.returncode == 0
+    head, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert head == ["key", "node", "value", "written"]
+    assert sorted(row[:3] for row in rows) == [
+        ["a/1", "nf1", "3"],
+        ["a/1", "nf2", "4"],
+        ["a/22", "nf2", "10"],
+    ]
+    assert "answered: nf1, nf2" in done.stderr
+    nobody = run("global", "none", "--node", "nf1")
+    assert (nobody.returncode, nobody.stdout) == (0, "")
+    assert "nobody has such an item" in nobody.stderr
 
 
 def test_changes_are_printed_as_they_happen(run: Run, join: Any) -> None:

@@ -31,6 +31,16 @@ HANDOVER: dict[str, Any] = {
     "stray_packets": 0,
     "lost_packets": 0,
     "controller_packets": 0,
+    "markers": 0,
+    "flags": [],
+    "parts": [],
+    "group": "g",
+    "match": "udp",
+    "to": "i1",
+    "priority": 100,
+    "one_way": False,
+    "rule": 1,
+    "asked": 0.0,
     "error": None,
 }
 
@@ -162,7 +172,7 @@ def test_each_call_gets_through(server: tuple[Client, Backend, Metrics]) -> None
     assert client.switches()[0]["ready"] is True
     assert client.instances()[0]["alive"] is True
     assert (client.groups(), client.rules()) == ([], [])
-    assert client.handovers()[0]["id"] == 1
+    assert client.handovers() == [HANDOVER]
     assert client.handover(1)["timeline"][0]["text"] == "asked"
     assert client.flows()["total"] == 1
     assert client.where("udp,nw_src=10.0.0.1 & more/%")["flow"] == "udp,nw_src=10.0.0.1 & more/%"

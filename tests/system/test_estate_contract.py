@@ -278,6 +278,12 @@ def test_none_holds_it(backend: Backend) -> None:
     for reduce in ("latest", "sum", "avg", "min", "max", "any", "all", "union", "concat", "causal"):
         assert es.get_global("k", reduce) is None
     assert es.get_global("k", lambda items: pytest.fail("called without items")) is None
+    # How many there are is known also when there are none: not an absent result, but zero.
+    assert es.get_global("k*", "count", pattern="glob") == 0
+    levels: list[Any] = [Live(), Snapshot(), Cached(1.0)]
+    for level in levels:
+        view = es.view_global("k", "count", consistency=level)
+        assert (view.value, view.complete) == (0, True), level
 
 
 def test_reducers_over_the_cluster(shared: Backend) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import secrets
 import signal
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_servers import Server, wait_until
+from redis_servers import Server, free_ports, wait_until
 
 from flowferry import estate
-from flowferry.estate import Estate
+from flowferry.estate import AsyncEstate, Estate, watch
 
 
 @pytest.fixture
@@ -114,6 +115,13 @@ def test_asyncio_has_every_call_that_waits(one_redis: Server) -> None:
             await one.set("k", 1, ttl=60)
             assert await other.add("k", 2) == 2
             assert await one.get("k") == 1
+            item = await one.get_item("k")
+            assert item is not None
+            assert (item.value, item.expires is None) == (1, False)
+            assert await one.get_item("none") is None
+            assert await one.statistics() == one.estate.statistics()
+            with pytest.raises(estate.Unsupported):
+                await one.on_global_read(print)
             assert await one.get_global("k", "sum") == 3
             assert await one.get_global("k", lambda items: len(items)) == 2
             view = await other.view_global("*", "count", pattern="glob")
@@ -129,19 +137,109 @@ def test_asyncio_has_every_call_that_waits(one_redis: Server) -> None:
     asyncio.run(main())
 
 
+def test_asyncio_has_what_instances_do_among_themselves() -> None:
+    async def main() -> None:
+        places = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        options: dict[str, Any] = {"cluster": f"c{secrets.token_hex(4)}", "peers": places}
+        async with (
+            await estate.aopen(node="n0", listen=places[0], **options) as one,
+            await estate.aopen(node="n1", listen=places[1], **options) as other,
+        ):
+            while not await one.members() == await other.members() == ["n0", "n1"]:
+                await asyncio.sleep(0.01)
+            reads: asyncio.Queue[tuple[estate.GlobalRead, int]] = asyncio.Queue()
+            await one.on_global_read(lambda read: reads.put_nowait((read, threading.get_ident())))
+            await asyncio.gather(
+                one.joint(1, ["n1"], set={"a": 1}, add={"k": -5}, timeout=10),
+                other.joint(1, ["n0"], add={"k": 5}, timeout=10),
+            )
+            assert (one.estate.get("a"), one.estate.get("k"), other.estate.get("k")) == (1, -5, 5)
+            assert await other.get_global("k", "sum", timeout=10) == 0
+            read = estate.GlobalRead("n1", "k")
+            assert await asyncio.wait_for(reads.get(), 30) == (read, threading.get_ident())
+            with pytest.raises(estate.NotJoined):
+                await one.joint(2, ["n1"], delete=["a"], timeout=0.1)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_asyncio_takes_what_the_estate_takes() -> None:
+    waits = set(dir(AsyncEstate)) - {"close", "estate"}
+    for name in sorted(each for each in waits if not each.startswith("_")):
+        sync, awaited = (
+            list(inspect.signature(getattr(kind, name)).parameters)
+            for kind in (Estate, AsyncEstate)
+        )
+        assert awaited == sync, name
+
+
+def test_closing_again_does_nothing_for_asyncio_too(es: Estate) -> None:
+    async def main() -> None:
+        async with es.aio as opened:
+            await opened.close()
+            await asyncio.gather(opened.close(), opened.close())
+        with pytest.raises(estate.Closed):
+            await opened.get("k")
+
+    asyncio.run(main())
+
+
+def test_the_loop_goes_on_while_an_estate_closes(stuck: tuple[Estate, Server]) -> None:
+    es, _ = stuck
+
+    async def leave() -> None:
+        async with es.aio:
+            pass
+
+    async def main() -> int:
+        return await _ticks(asyncio.ensure_future(leave()))
+
+    assert asyncio.run(main()) > 20
+
+
+def test_watches_leave_the_threads_to_other_calls(
+    es: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", 300.0)
+
+    def threads() -> int:
+        return sum(each.name.startswith("estate-watch") for each in threading.enumerate())
+
+    async def main() -> None:
+        watches = [await es.aio.watch(f"w/{number}") for number in range(20)]
+        waiting = [asyncio.ensure_future(anext(each)) for each in watches]
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        reads = asyncio.gather(*(es.aio.get_global("k", "sum") for _ in range(100)))
+        assert await asyncio.wait_for(reads, 30) == [None] * 100
+        print(f"100 reads beside 20 watches: {time.monotonic() - started:.3f} s")
+        for number, each in enumerate(waiting):
+            es.set(f"w/{number}", number)
+            assert (await asyncio.wait_for(each, 30)).key == f"w/{number}"
+        assert threads() >= 20
+        for one in watches:
+            one.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        es.close()
+    wait_until(lambda: threads() == 0, "the threads of watches stay when those have ended")
+
+
 def test_an_asynchronous_watch_loses_nothing_to_cancellation(es: Estate) -> None:
     async def main() -> list[Any]:
         seen: list[Any] = []
-        watch = await es.aio.watch("w/*")
+        changes = await es.aio.watch("w/*")
         for number in range(3):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(watch), 0.02)
+                await asyncio.wait_for(anext(changes), 0.02)
             es.set(f"w/{number}", number)
-            event = await asyncio.wait_for(anext(watch), 10)
+            event = await asyncio.wait_for(anext(changes), 10)
             assert event.item is not None
             seen.append(event.item.value)
         es.close()
-        return seen + [event async for event in watch]
+        return seen + [event async for event in changes]
 
     assert asyncio.run(main()) == [0, 1, 2]
 
@@ -149,7 +247,7 @@ def test_an_asynchronous_watch_loses_nothing_to_cancellation(es: Estate) -> None
 # --- fork ---
 
 FORKING = """
-import os, sys
+import asyncio, os, sys
 from flowferry import estate
 es = estate.open(cluster="c", node="n0", backend=sys.argv[1], timeout=2)
 es.set("k", 1)
@@ -157,7 +255,8 @@ handle, watch = es.item("k"), es.watch()
 child = os.fork()
 if child == 0:
     calls = [lambda: es.get("k"), lambda: es.set("k", 2), lambda: es.add("k"), lambda: es.keys(),
-             lambda: es.get_global("k", "sum"), lambda: es.members(), lambda: handle.add(1)]
+             lambda: es.get_global("k", "sum"), lambda: es.members(), lambda: handle.add(1),
+             lambda: asyncio.run(watch.__anext__())]
     for call in calls:
         try:
             call()
@@ -373,6 +472,16 @@ with estate.open(cluster="c", node="n") as es:
     es.get_global("k", "sum", patern="glob")
     es.get_global("k", "sum", pattern="sql")
     es.add("k", "1")
+
+
+async def awaited() -> None:
+    async with await estate.aopen(cluster="c", node="n") as es:
+        reveal_type(await es.get_global("k", "sum"))
+        reveal_type(await es.get_global("k", lambda items: [item.key for item in items]))
+        reveal_type((await es.view_global("k", lambda items: len(items))).value)
+        reveal_type(await es.get_item("k"))
+        await es.set("k", 1, tll=5)
+        await es.joint(1, ["n1"], sett={"k": 1})
 """
 
 
@@ -390,6 +499,10 @@ def test_types_are_told(tmp_path: Path) -> None:
         "int | None",
         "int",
         "int",
+        "bytes | str | int | float | None",
+        "list[str] | None",
+        "int | None",
+        "flowferry._native.EstateFound | None",
     ]
     wrong = {line.split(":")[1] for line in done.stdout.splitlines() if ": error: " in line}
-    assert wrong == {"11", "12", "13"}, done.stdout
+    assert wrong == {"11", "12", "13", "22", "23"}, done.stdout

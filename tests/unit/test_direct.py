@@ -171,6 +171,7 @@ class Scene:
 def test_a_move_goes_through_its_steps_in_order() -> None:
     scene = Scene()
     scene.settle()
+    assert scene.direct.report(scene.now).duration_ms is None
     scene.say(B, Command.RELEASED, counts={Counter.CAPTURED_PACKETS: 5, Counter.FLOWS: 2})
     scene.close()
     assert scene.kinds() == [

@@ -1,5 +1,6 @@
 """`flowferry move` and `flowferry handovers`."""
 
+import json
 import sys
 from typing import Any
 
@@ -21,6 +22,12 @@ COLUMNS = {
     "strays": "stray_packets",
     "lost": "lost_packets",
     "error": "error",
+}
+#: What each flag means for whoever asked for the handover.
+FLAGS = {
+    "unfenced": "the settling time, not a marker, ended a fence, so order is not proven",
+    "drain_unproven": "a quiet time, not a mark, ended a drain, so packets may still have come",
+    "state_lost": "flows went on without the state that belongs to them",
 }
 wait_options = (
     click.option("--wait", is_flag=True, help="Return when it is over; status 1 if not done."),
@@ -53,11 +60,24 @@ def move(
 
 def tell(handover: dict[str, Any], as_json: bool) -> None:
     """One handover in a line; status 1 if it is over and not done."""
-    show(as_json, handover, lambda: click.echo(line(handover)))
-    if handover["state"] in OVER and handover["state"] != "done":
-        if as_json:
-            click.echo(line(handover), err=True)
+    if as_json:
+        click.echo(json.dumps(handover))
+    say(handover, as_json)
+    if failed(handover):
         sys.exit(1)
+
+
+def failed(handover: dict[str, Any]) -> bool:
+    """Over, and not as asked."""
+    return handover["state"] in OVER and handover["state"] != "done"
+
+
+def say(handover: dict[str, Any], as_json: bool) -> None:
+    """Its line: what went well on stdout, unless JSON stands there; what failed on stderr."""
+    if failed(handover):
+        click.echo(line(handover), err=True)
+    elif not as_json:
+        click.echo(line(handover))
 
 
 def line(it: dict[str, Any]) -> str:
@@ -69,15 +89,18 @@ def line(it: dict[str, Any]) -> str:
     if it["state"] not in OVER:
         more = f"'flowferry handovers show {it['id']}' tells more"
         return f"handover {it['id']} is {it['state']}; {more}"
+    but = "".join(f"; {flag}: {FLAGS.get(flag, 'flagged')}" for flag in it.get("flags", ()))
     if it["state"] != "done":
-        return f"handover {it['id']} {it['state']}: {it['error']}"
+        return f"handover {it['id']} {it['state']}: {it['error']}{but}"
+    if it["error"]:
+        but += f"; {it['error']}"
     if not it["flows"] and not it["captured_packets"]:
-        return f"handover {it['id']} done: no flow had to move"
+        return f"handover {it['id']} done: no flow had to move{but}"
     fence = "" if it["fence_ms"] is None else f", fenced within {it['fence_ms']:.1f} ms"
     return (
         f"handover {it['id']} done: {it['flows']:,} flows{fence}; "
         f"{it['captured_packets']:,} packets captured, {it['stray_packets']:,} strays, "
-        f"{it['lost_packets']:,} lost"
+        f"{it['lost_packets']:,} lost{but}"
     )
 
 

@@ -1,11 +1,12 @@
 """`flowferry instances`."""
 
+import json
 import sys
 from typing import Any
 
 import click
 
-from flowferry.cli.handovers import line, wait_options
+from flowferry.cli.handovers import failed, say, wait_options
 from flowferry.cli.talk import asks, show, table
 from flowferry.controller.client import Client
 
@@ -60,17 +61,13 @@ def drain(client: Client, as_json: bool, instance: str, wait: bool, timeout: flo
     """Move everything off an instance, and let nothing new on it."""
     found = client.drain_instance(instance, wait=wait, timeout=timeout)
 
-    def text() -> None:
-        for each in found:
-            click.echo(line(each))
-        if not found:
-            click.echo(f"nothing leads to {instance}")
-
-    show(as_json, {"instance": instance, "handovers": found}, text)
-    failed = [each for each in found if each["state"] in ("aborted", "failed")]
-    if failed:
-        if as_json:
-            click.echo(line(failed[0]), err=True)
+    if as_json:
+        click.echo(json.dumps({"instance": instance, "handovers": found}))
+    elif not found:
+        click.echo(f"nothing leads to {instance}")
+    for each in found:
+        say(each, as_json)
+    if any(map(failed, found)):
         sys.exit(1)
 
 

@@ -323,7 +323,6 @@ class Service:
         if after != self.model:
             self._adopt(after)
             self._spawn(self._sync_all())
-        handover.report = replace(handover.report, duration_ms=_since(handover))
         self._close(handover, HandoverState.DONE, None)
 
     def abort(self, handover: Handover, why: str) -> None:
@@ -431,6 +430,8 @@ class Service:
 
     def _close(self, handover: Handover, state: HandoverState, error: str | None) -> None:
         handover.state, handover.error = state, error
+        if handover.report.duration_ms is None:  # no strategy has led it to its end
+            handover.report = replace(handover.report, duration_ms=_since(handover))
         self.board.settle(handover.number)
         with self.store.together():
             self.store.save_handover(Record(handover.number, True, handover.as_record()))

@@ -4,15 +4,21 @@ Each waits in a thread of the estate, with the interpreter free; a task that is 
 once, while its request ends by itself, at the latest by its time-out.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from flowferry.estate.view import LIVE, GlobalRead
 
 if TYPE_CHECKING:
+    from flowferry.estate.codec import Codec
     from flowferry.estate.estate import Estate, Pattern
     from flowferry.estate.flow import AnyFlow
-    from flowferry.estate.reducers import Function
-    from flowferry.estate.view import Consistency, Require, View
+    from flowferry.estate.reducers import Function, Named
+    from flowferry.estate.view import Consistency, Item, Require, Value, View
     from flowferry.estate.watch import Watch
 
 __all__ = ["AsyncEstate"]
@@ -29,51 +35,130 @@ class AsyncEstate:
         """The estate itself, for operations that do not wait."""
         self._run = run
 
+    @overload
+    async def get_global(
+        self,
+        key: str,
+        reduce: "Named",
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+        require: "Require" = "all",
+    ) -> "Value | None": ...
+    @overload
+    async def get_global(
+        self,
+        key: str,
+        reduce: "Function[T]",
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+        require: "Require" = "all",
+    ) -> "T | None": ...
+    @overload
+    async def get_global(
+        self,
+        key: str,
+        reduce: str,
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+        require: "Require" = "all",
+    ) -> Any: ...
     async def get_global(
         self,
         key: str,
         reduce: "str | Function[Any]",
         *,
         pattern: "Pattern" = None,
-        consistency: "Consistency | None" = None,
+        consistency: "Consistency" = LIVE,
         timeout: float | None = None,
         require: "Require" = "all",
     ) -> Any:
         """See `Estate.get_global`."""
-        options = {} if consistency is None else {"consistency": consistency}
         return await self._run(
             self.estate.get_global,
             key,
             reduce,
             pattern=pattern,
+            consistency=consistency,
             timeout=timeout,
             require=require,
-            **options,
         )
 
+    @overload
+    async def view_global(
+        self,
+        key: str,
+        reduce: "Named",
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+    ) -> "View[Value]": ...
+    @overload
+    async def view_global(
+        self,
+        key: str,
+        reduce: "Function[T]",
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+    ) -> "View[T]": ...
+    @overload
+    async def view_global(
+        self,
+        key: str,
+        reduce: str,
+        *,
+        pattern: "Pattern" = None,
+        consistency: "Consistency" = LIVE,
+        timeout: float | None = None,
+    ) -> "View[Any]": ...
     async def view_global(
         self,
         key: str,
         reduce: "str | Function[Any]",
         *,
         pattern: "Pattern" = None,
-        consistency: "Consistency | None" = None,
+        consistency: "Consistency" = LIVE,
         timeout: float | None = None,
     ) -> "View[Any]":
         """See `Estate.view_global`."""
-        options = {} if consistency is None else {"consistency": consistency}
         view: View[Any] = await self._run(
-            self.estate.view_global, key, reduce, pattern=pattern, timeout=timeout, **options
+            self.estate.view_global,
+            key,
+            reduce,
+            pattern=pattern,
+            consistency=consistency,
+            timeout=timeout,
         )
         return view
 
-    async def set(self, key: str, value: Any, **options: Any) -> None:
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        codec: "Codec | None" = None,
+        after: "Iterable[Item] | None" = None,
+    ) -> None:
         """See `Estate.set`; for backends that are servers."""
-        await self._run(self.estate.set, key, value, **options)
+        await self._run(self.estate.set, key, value, ttl=ttl, codec=codec, after=after)
 
-    async def get(self, key: str, default: Any = None, **options: Any) -> Any:
+    async def get(self, key: str, default: Any = None, *, codec: "Codec | None" = None) -> Any:
         """See `Estate.get`; for backends that are servers."""
-        return await self._run(self.estate.get, key, default, **options)
+        return await self._run(self.estate.get, key, default, codec=codec)
+
+    async def get_item(self, key: str) -> "Item | None":
+        """See `Estate.get_item`; for backends that are servers."""
+        item: Item | None = await self._run(self.estate.get_item, key)
+        return item
 
     async def add(self, key: str, delta: int = 1) -> int:
         """See `Estate.add`; for backends that are servers."""
@@ -102,9 +187,20 @@ class AsyncEstate:
         taken: int = await self._run(self.estate.take, flows, source, move_id, keys=keys)
         return taken
 
-    async def joint(self, joint_id: int, members: Sequence[str], **writes: Any) -> None:
+    async def joint(
+        self,
+        joint_id: int,
+        members: Sequence[str],
+        *,
+        set: "dict[str, Value] | None" = None,
+        add: dict[str, int] | None = None,
+        delete: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
         """See `Estate.joint`."""
-        await self._run(self.estate.joint, joint_id, members, **writes)
+        await self._run(
+            self.estate.joint, joint_id, members, set=set, add=add, delete=delete, timeout=timeout
+        )
 
     async def watch(self, match: str = "*", *, pattern: "Pattern" = "glob") -> "Watch":
         """See `Estate.watch`: `async for event in await es.aio.watch("flow:*")`."""
@@ -116,9 +212,29 @@ class AsyncEstate:
         members: list[str] = await self._run(self.estate.members)
         return members
 
+    async def statistics(self) -> dict[str, int]:
+        """See `Estate.statistics`."""
+        figures: dict[str, int] = await self._run(self.estate.statistics)
+        return figures
+
+    async def on_global_read(self, hook: Callable[[GlobalRead], object]) -> None:
+        """See `Estate.on_global_read`; here `hook` runs on the loop that awaits this."""
+        loop = asyncio.get_running_loop()
+
+        def told(read: GlobalRead) -> None:
+            # A loop that has ended wants to know nothing any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(hook, read)
+
+        self.estate.on_global_read(told)
+
     async def close(self) -> None:
-        """See `Estate.close`."""
-        await self._run(self.estate.close)
+        """See `Estate.close`. It goes on when the task that waits for it is cancelled."""
+        # In a thread of its own: those of the estate may all be waiting for what this ends.
+        thread = ThreadPoolExecutor(1, "estate-close")
+        closing = asyncio.get_running_loop().run_in_executor(thread, self.estate.close)
+        thread.shutdown(wait=False)
+        await asyncio.shield(closing)
 
     async def __aenter__(self) -> Self:
         """Be a member for the length of a block."""
@@ -131,4 +247,4 @@ class AsyncEstate:
         trace: TracebackType | None,
     ) -> None:
         """Leave."""
-        self.estate.close()
+        await self.close()

@@ -16,16 +16,25 @@ from flowferry.estate.aio import AsyncEstate
 from flowferry.estate.errors import IncompleteError
 from flowferry.estate.flow import AnyFlow, FlowState, scopes
 from flowferry.estate.reducers import Function, Named
-from flowferry.estate.view import Cached, Consistency, GlobalRead, Live, Require, Value, View
+from flowferry.estate.view import (
+    LIVE,
+    Cached,
+    Consistency,
+    GlobalRead,
+    Live,
+    Require,
+    Value,
+    View,
+)
 from flowferry.estate.watch import Watch
 
 __all__ = ["Estate", "Tls"]
 
 T = TypeVar("T")
 Pattern = Literal["glob", "regex"] | None
-LIVE = Live()
 
-#: Calls of one estate that wait at the same time for asyncio; more wait for these.
+#: Calls of one estate that wait at the same time for asyncio; more wait for these. A watch, which
+#: may wait for ever, is none of them.
 WAITING = 16
 
 
@@ -101,7 +110,7 @@ class Estate(EstateCore):
         timeout: float | None = None,
         require: Require = "all",
     ) -> Any:
-        """What all matching items of all members come to; None if there are none.
+        """What all matching items of all members come to; None if there are none (`count`: 0).
 
         Args:
             key: A key, or a pattern.
@@ -224,7 +233,7 @@ class Estate(EstateCore):
         was cut off for long, tells all that it has when it hears of the watch. A slow reader
         misses what was in between, and never the last change of an item.
         """
-        return Watch(self.watch_for(match, pattern), self._in_thread)
+        return Watch(self.watch_for(match, pattern), self.check)
 
     def on_global_read(self, hook: Callable[[GlobalRead], object]) -> None:
         """Have `hook` called whenever another member has read globally what is here.
@@ -251,7 +260,12 @@ class Estate(EstateCore):
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(WAITING, "estate")
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._pool, partial(call, *args, **options))
+        try:
+            return loop.run_in_executor(self._pool, partial(call, *args, **options))
+        except RuntimeError:
+            # Closed since it was looked at: the pool takes no more.
+            self.check()
+            raise
 
     def close(self) -> None:
         """Leave the cluster. Closing again does nothing, every other call is an error then."""

@@ -36,13 +36,15 @@ class Snapshot:
 
 Consistency: TypeAlias = Live | Cached | Snapshot
 
+LIVE = Live()
+
 
 @dataclass(frozen=True, slots=True)
 class View(Generic[T_co]):
     """What a global read found, and who said so."""
 
     value: T_co | None
-    """What the reducer made of it; None if nobody has a matching item."""
+    """What the reducer made of it; None if nobody has a matching item (`count`: 0)."""
     items: Sequence[Item]
     """The items that went into a function of yours, or the siblings for `causal`."""
     answered: tuple[str, ...]

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from flowferry._native import EstateWatch
+from flowferry.estate.errors import Closed
 from flowferry.estate.view import Event
 
 __all__ = ["Watch"]
@@ -18,13 +21,15 @@ PATIENCE = 0.5
 class Watch:
     """Changes of matching items, each item once however often it changed since one last looked.
 
-    A loop over it ends when the estate is closed, or the watch is.
+    A loop over it ends when the estate is closed, or the watch is. An asynchronous loop has a
+    thread of its own, so that watches however many do not keep other calls waiting.
     """
 
-    def __init__(self, native: EstateWatch, run: Callable[..., "asyncio.Future[Any]"]) -> None:
+    def __init__(self, native: EstateWatch, check: Callable[[], None]) -> None:
         """Use `Estate.watch`."""
         self._native = native
-        self._run = run
+        self._check = check
+        self._thread: ThreadPoolExecutor | None = None
         self._waiting: asyncio.Future[Any] | None = None
 
     def next(self, timeout: float | None = None) -> Event | None:
@@ -40,6 +45,7 @@ class Watch:
     def close(self) -> None:
         """Stop watching."""
         self._native.close()
+        self._let_go()
 
     def __iter__(self) -> Self:
         """Loop over events."""
@@ -63,13 +69,28 @@ class Watch:
         while True:
             if self._waiting is None:
                 if self.ended:
+                    self._let_go()
                     raise StopAsyncIteration
-                self._waiting = self._run(self._native.next, PATIENCE)
+                self._waiting = self._next_in_thread()
             # Cancelled here, the answer stays where the next wait finds it.
             found = await asyncio.shield(self._waiting)
             self._waiting = None
             if found is not None:
                 return Event(*found)
+
+    def _next_in_thread(self) -> "asyncio.Future[Any]":
+        # A forked child has no thread, and nothing to wait for.
+        with suppress(Closed):
+            self._check()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "estate-watch")
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._thread, self._native.next, PATIENCE)
+
+    def _let_go(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
 
     def __enter__(self) -> Self:
         """Watch for the length of a block."""

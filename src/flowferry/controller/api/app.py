@@ -65,7 +65,12 @@ def _reading(backend: Backend) -> APIRouter:
         """Rules, highest first."""
         return {"rules": backend.rules()}
 
-    @reading.get("/handovers", tags=["handovers"], response_model=models.Handovers)
+    @reading.get(
+        "/handovers",
+        tags=["handovers"],
+        response_model=models.Handovers,
+        response_model_exclude_unset=True,
+    )
     async def handovers() -> Json:
         """Handovers, latest first."""
         return {"handovers": backend.handovers()}

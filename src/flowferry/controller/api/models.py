@@ -28,7 +28,7 @@ class NewRule(_Body):
     to: Annotated[str, Field(min_length=1, max_length=64)]
     """an instance's name, a MAC address of it, or its port on the upstream switch"""
     priority: Priority | None = None
-    """without one: that of the rule with this match, or 100"""
+    """without one: that of the rule with this match, or above all rules that it overlaps"""
     one_way: bool = False
     """only the way from upstream"""
     group: Name | None = None
@@ -63,12 +63,46 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
 
+class HandoverPart(_Answer):
+    """Flows with one source and one destination."""
+
+    number: int
+    match: str
+    excepts: list[str]
+    """what of the match belongs to higher rules"""
+    source: str
+    destination: str
+    sides: list[Literal["upstream", "downstream"]]
+    priority: int
+    state: str | None
+    """of its machine (docs/direct.md); null before it has begun"""
+
+
+class Moment(_Answer):
+    """A line of a timeline."""
+
+    at_ms: float
+    """since the request"""
+    text: str
+
+
 class Handover(_Answer):
     """A handover as it stands."""
 
     id: int
     state: Literal["preparing", "turning", "fencing", "moving", "done", "aborted", "failed"]
     strategy: str
+    group: str
+    match: str
+    to: str | None
+    """the instance's name; null for the removal of a rule"""
+    priority: int | None
+    """of its rule; null until it is planned"""
+    one_way: bool
+    rule: int | None
+    """its rule's id; null until it is planned"""
+    asked: float
+    """when; Unix time, seconds"""
     flows: int
     duration_ms: float | None
     """from the request to the end; null while under way"""
@@ -82,7 +116,14 @@ class Handover(_Answer):
     lost_packets: int
     controller_packets: int
     """data packets that came to the controller"""
+    markers: int
+    """markers sent down old paths"""
+    flags: list[str]
+    """what could not be promised: `unfenced`, `drain_unproven`, `state_lost`"""
     error: str | None
+    parts: list[HandoverPart]
+    timeline: list[Moment] = []
+    """what happened when; not in lists and events"""
 
 
 class Handovers(_Answer):

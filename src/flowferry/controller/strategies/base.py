@@ -233,6 +233,7 @@ class Report:
     """A handover's figures (docs/design.md §6); `None` where they are not known yet."""
 
     flows: int = 0
+    #: From the beginning to the end; `None` until then.
     duration_ms: float | None = None
     #: The longest marker round, from SEEN to FENCED.
     fence_ms: float | None = None

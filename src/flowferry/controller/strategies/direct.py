@@ -147,7 +147,7 @@ class Direct:
     def report(self, now: float) -> Report:
         """Its figures so far."""
         parts = list(self._parts.values())
-        ended = now if self._ended_at is None else self._ended_at
+        took = None if self._ended_at is None else (self._ended_at - self._began_at) * 1e3
         fences = [part.fence_s for part in parts if part.fence_s is not None]
         transfers = [part.transfer_s for part in parts if part.transfer_s is not None]
         flags = Flags.NONE
@@ -160,7 +160,7 @@ class Direct:
         error = self._finished.error if self._finished else self._why()
         return Report(
             flows=_sum_of_most(parts, Counter.FLOWS),
-            duration_ms=(ended - self._began_at) * 1e3,
+            duration_ms=took,
             fence_ms=max(fences) * 1e3 if fences else None,
             transfer_ms=max(transfers) * 1e3 if transfers else None,
             captured_packets=_sum_of_most(parts, Counter.CAPTURED_PACKETS),

@@ -35,6 +35,7 @@ class Reroute:
         """Before `start`; it has no transitions that `hook` could hear of."""
         self._plan: Plan
         self._began = 0.0
+        self._took_ms: float | None = None
         self._state = HandoverState.PREPARING
         self._error: str | None = None
 
@@ -55,15 +56,18 @@ class Reroute:
             return []
         match event:
             case TurnAccepted() if self._error is None:
-                self._state = HandoverState.DONE
+                self._end(HandoverState.DONE, now)
                 return [Note("turned"), Finished(self._state, None, every)]
             case TurnRefused(why) | AbortRequested(why) if self._error is None:
                 self._error = why
                 return [Note(why), TurnBack(every)]
             case TurnedBack():
-                self._state = HandoverState.ABORTED
+                self._end(HandoverState.ABORTED, now)
                 return [Finished(self._state, self._error, ())]
         return []
+
+    def _end(self, state: HandoverState, now: float) -> None:
+        self._state, self._took_ms = state, (now - self._began) * 1e3
 
     @property
     def next_due(self) -> float | None:
@@ -77,4 +81,4 @@ class Reroute:
 
     def report(self, now: float) -> Report:
         """Only the time is known."""
-        return Report(duration_ms=(now - self._began) * 1e3, error=self._error)
+        return Report(duration_ms=self._took_ms, error=self._error)
