@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowferry.testbed import Testbed
+from flowferry.testbed import Testbed, links
 from flowferry.testbed.machine import Machine
 
 MAIN = [sys.executable, "-c", "from flowferry.cli import main; main()"]
@@ -85,6 +85,20 @@ def test_a_flow_moves_and_comes_home(name: str) -> None:
     assert back["state"] == "done"
     assert ask("flows", "where", flow, *there)["instance"] == "i1"
     assert len(ask("handovers", "list", *there)["handovers"]) >= 3
+
+
+def test_an_instance_is_named_by_its_mac_or_its_port(name: str) -> None:
+    there = ("--name", name)
+    known = {one["name"]: one for one in ask("instances", "list", *there)["instances"]}
+    i3 = next(one for one in Testbed.attach(name).instances if one.name == "i3")
+    macs = [links.mac(i3.namespace, dev) for dev in (i3.up, i3.down)]
+    port = str(known["i2"]["upstream_port"])
+    for to, reached in ((macs[0], "i3"), (port, "i2"), (macs[1].upper(), "i3")):
+        words = ("--match", "udp,tp_dst=10", "--settling", "300", "--wait")
+        done = ask("move", *words, "--to", to, *there)
+        assert (done["state"], done["to"]) == ("done", reached)
+    rule = next(one for one in ask("rules", "list", *there)["rules"] if one["to"] == "i3")
+    ask("rules", "remove", str(rule["id"]), "--wait", *there)
 
 
 def test_an_instance_is_drained_and_forgotten(name: str) -> None:

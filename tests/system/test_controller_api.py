@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from flowferry import cli
 from flowferry.controller import Client, ControllerError
 from flowferry.controller.api import Door, Metrics, Refused, create, serve
 
@@ -273,6 +275,18 @@ def test_tls_is_spoken_and_checked(tmp_path: Path) -> None:
         assert Client(url, ca=str(cert)).status()["name"] == "lab"
         with pytest.raises(ControllerError, match=f"no controller answers on {url}"):
             Client(url).status()
+        ask = ["rules", "list", "--controller", url]
+        told = CliRunner().invoke(cli.main, [*ask, "--ca", str(cert)])
+        assert (told.exit_code, told.stdout) == (0, "no rules\n")
+        for more, said in (
+            ([], f"Error: no controller answers on {url}"),
+            (["--ca", str(key)], f"Error: {key} holds no certificates"),
+            (["--ca", str(tmp_path / "none")], f"Error: {tmp_path / 'none'} holds no certificates"),
+        ):
+            told = CliRunner().invoke(cli.main, [*ask, *more])
+            assert told.exit_code == 1
+            assert told.stderr.startswith(said)
+            assert told.stderr.count("\n") == 1
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

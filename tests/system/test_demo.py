@@ -58,6 +58,24 @@ def test_a_demo_tells_what_became_of_every_packet(tmp_path: Path, name: str, fun
     assert not left_behind(before, name)
 
 
+@pytest.mark.soak
+def test_the_whole_demo_passes(tmp_path: Path, name: str) -> None:
+    """On a machine that has nothing else to do: 20 moves, and not a packet missing."""
+    before = Machine.now()
+    done = subprocess.run(
+        [*DEMO, "--out", str(tmp_path), "--name", name, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"] is True
+    assert [move["state"] for move in report["moves"]] == ["done"] * 20
+    assert max(move["state_bytes"] for move in report["moves"]) >= 10_000_000
+    assert not left_behind(before, name)
+
+
 def test_json_is_one_object_and_the_rest_goes_to_stderr(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
         [*DEMO, "--moves", "1", "--out", str(tmp_path), "--name", name, "--json"],

@@ -3,13 +3,16 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from flowferry import cli
-from flowferry.testbed import preflight
+from flowferry.bench.catalogue import EXPERIMENTS, Experiment
+from flowferry.controller import ControllerError
+from flowferry.testbed import TestbedError, preflight
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -22,6 +25,46 @@ def without_iperf3(patch: pytest.MonkeyPatch) -> None:
     # The machine's own needs are other tests' subject, and want root.
     patch.setattr(preflight, "CHECKS", {})
     patch.setattr(shutil, "which", lambda name: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [(each, each in ("handover", "fence")) for each in EXPERIMENTS],
+)
+def test_open_vswitch_is_asked_for_where_there_are_switches(
+    name: str, lacks: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lack = (lambda: "there is no ovs-vswitchd", "install it", True)
+    monkeypatch.setattr(preflight, "CHECKS", {"Open vSwitch": lack})
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # the next need after switches
+    result = CliRunner().invoke(cli.main, ["bench", name, "--out", str(tmp_path / "results")])
+    assert result.exit_code == 1
+    says = "there is no ovs-vswitchd" if lacks else "iperf3 is not installed"
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ControllerError("handover 1 is still moving after 60 s"),
+        TestbedError("no link", "start it again"),
+    ],
+    ids=["controller", "testbed"],
+)
+def test_what_fails_on_the_way_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(preflight, "CHECKS", {})
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/iperf3")
+    monkeypatch.setattr("flowferry.cli.bench.preferred", nullcontext)
+    monkeypatch.setattr(Experiment, "run", fail)
+    result = CliRunner().invoke(cli.main, ["bench", "handover", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {error}\n"
 
 
 @pytest.mark.parametrize(

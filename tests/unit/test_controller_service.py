@@ -372,6 +372,16 @@ def test_frames_find_their_handover_and_answers_their_request(
         assert (told.instance, told.request) == (2, 77)
         arrive(12)  # a replay
         assert Script.made[0].events[-1] is told
+        for direction, outcome, count in (
+            ("out", "sent", service.agents.frames_out),
+            ("in", "misplaced", 1),
+            ("in", "accepted", 1),
+            ("in", "rejected", 1),
+        ):
+            kind = f'{{direction="{direction}",outcome="{outcome}"}}'
+            said = f"flowferry_control_frames_total{kind} {float(count)}\n"
+            assert said in service.metrics.text().decode()
+        assert service.agents.frames_out > 0
 
     run(case)
 

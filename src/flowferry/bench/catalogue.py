@@ -15,6 +15,8 @@ class Experiment:
     name: str
     help: str
     module: str
+    #: Whether its testbed has switches.
+    switches: bool = False
 
     def run(self, settings: Settings) -> Report:
         """Measure."""
@@ -28,8 +30,8 @@ EXPERIMENTS = {
     for each in (
         Experiment("passthrough", "what an idle handover layer costs, either shim", "passthrough"),
         Experiment("capture", "capture and release without a pause", "capture"),
-        Experiment("handover", "moves of live flows: delay, order, loss", "handover"),
-        Experiment("fence", "packets behind a marker: a barrier reply is no fence", "fence"),
+        Experiment("handover", "moves of live flows: delay, order, loss", "handover", True),
+        Experiment("fence", "packets behind a marker: a barrier reply is no fence", "fence", True),
         Experiment("state", "the state store beside dict, C, Redis, UDP and ZeroMQ", "state"),
         Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )

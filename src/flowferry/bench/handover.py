@@ -35,6 +35,8 @@ RATES = (100, 1_000, 5_000, 10_000, 20_000)
 FRAMES = (58, 1_000)
 #: Milliseconds that each move waits for what shows no packet.
 SETTLING_MS = 300
+#: Seconds of the control run, at least.
+CONTROL = 10.0
 #: Seconds between two moves.
 PAUSE = 0.1
 #: A timeline's record (docs/probe.md).
@@ -149,7 +151,7 @@ def _measure(
             say(f"handover: {name}")
             control = _Run(bed, scene, frame, rate, scratch / "control")
             with control:
-                time.sleep(max(2.0, 2 * seconds))  # the length of the control run
+                time.sleep(max(CONTROL, 2 * seconds))  # the length of the control run
             under = _Run(bed, scene, frame, rate, scratch / "moves")
             done: list[dict[str, Any]] = []
             with under:

@@ -48,23 +48,34 @@ def asks(command: Callable[Concatenate[Client, P], None]) -> Callable[..., None]
         help="A file with the token that the controller wants.  [env: FLOWFERRY_TOKEN_FILE]",
     )
     @click.option(
+        "--ca",
+        envvar="FLOWFERRY_CA",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Who signed the controller's certificate (PEM), over https.  [env: FLOWFERRY_CA]",
+    )
+    @click.option(
         "--controller",
         metavar="URL",
         help="A controller's address.  [env: FLOWFERRY_CONTROLLER]",
     )
     @wraps(command)
     def wrapped(
-        controller: str | None, token_file: Path | None, name: str | None, **options: Any
+        controller: str | None,
+        token_file: Path | None,
+        ca: Path | None,
+        name: str | None,
+        **options: Any,
     ) -> None:
         if controller is not None and name is not None:
             raise click.UsageError("give either --controller or --name")
         with one_line():
-            command(_find(controller, name, token_file), **options)  # type: ignore[call-arg]
+            command(_find(controller, name, token_file, ca), **options)  # type: ignore[call-arg]
 
     return wrapped
 
 
-def _find(url: str | None, name: str | None, token_file: Path | None) -> Client:
+def _find(url: str | None, name: str | None, token_file: Path | None, ca: Path | None) -> Client:
     if name is None:
         url = url or os.environ.get("FLOWFERRY_CONTROLLER")
     try:
@@ -73,7 +84,11 @@ def _find(url: str | None, name: str | None, token_file: Path | None) -> Client:
         raise ControllerError(
             f"{token_file} cannot be read ({error.strerror}); name the file with the token"
         ) from None
-    return Client(url or wiring.url_of(Testbed.attach(name or DEFAULT_NAME)), token)
+    return Client(
+        url or wiring.url_of(Testbed.attach(name or DEFAULT_NAME)),
+        token,
+        ca=None if ca is None else str(ca),
+    )
 
 
 def show(as_json: bool, found: Mapping[str, Any], text: Callable[[], None]) -> None:

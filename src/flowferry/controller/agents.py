@@ -78,6 +78,7 @@ class Agents:
         on_message: Callable[[Instance, Message], None],
         on_dead: Callable[[Instance, str], None],
         on_lost: Callable[[Instance, int, bool, float], None],
+        on_frame: Callable[[str, str], None] = lambda direction, outcome: None,
         heartbeat: float,
         dead_after: int,
     ) -> None:
@@ -85,6 +86,8 @@ class Agents:
 
         `on_lost`: an agent has begun a new epoch, and that many packets are lost which were held
         in the one before; whether it is another process; when it was last heard of before.
+        `on_frame`: a control frame, by direction (`out`, `in`) and outcome (`sent`; `accepted`,
+        `rejected`, `misplaced`).
         """
         self._keys = keys
         self._sealer = Sealer(keys, sender=CONTROLLER, boot=boot)
@@ -92,6 +95,7 @@ class Agents:
         self._assembler = Assembler()
         self._model, self._channels = model, channels
         self._on_message, self._on_dead, self._on_lost = on_message, on_dead, on_lost
+        self._on_frame = on_frame
         self._heartbeat, self._dead_after = heartbeat, dead_after
         self._lists = itertools.count(1)
         self._last_side: dict[int, Side] = {}
@@ -134,6 +138,7 @@ class Agents:
                     return []
                 channel.packet_out(instance.port(one), frame)
                 sequences.append(sent.sequence)
+                self._on_frame("out", "sent")
             self.frames_out += len(sequences)
             self._last_side[number] = one
             return sequences
@@ -167,12 +172,15 @@ class Agents:
         try:
             part = self.opener.open(packet.frame)
         except RejectedError as error:
+            self._on_frame("in", "rejected")
             LOG.debug("frame from switch %#x port %d: %s", channel.dpid, packet.port, error)
             return
         instance = self._model().instances.get(part.sender)
         if instance is None or not self._is_at(instance, channel.dpid, packet.port):
             self.misplaced += 1
+            self._on_frame("in", "misplaced")
             return
+        self._on_frame("in", "accepted")
         with suppress(PartError):
             message = self._assembler.add(part)
             self._alive(instance, part)

@@ -37,7 +37,13 @@ class Client:
         self._headers = {"Accept": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
-        context = ssl.create_default_context(cafile=ca) if url.startswith("https") else None
+        try:
+            context = ssl.create_default_context(cafile=ca) if url.startswith("https") else None
+        except OSError as error:
+            raise ControllerError(
+                f"{ca} holds no certificates ({error.strerror or error}); name the PEM file of who "
+                "signed the controller's"
+            ) from None
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if context is not None:
             handlers.append(urllib.request.HTTPSHandler(context=context))

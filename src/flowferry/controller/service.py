@@ -95,6 +95,7 @@ class Service:
             on_message=self._message,
             on_dead=self._dead,
             on_lost=self._lost,
+            on_frame=lambda *kind: self.metrics.frames.labels(*kind).inc(),
             heartbeat=heartbeat,
             dead_after=dead_after,
         )

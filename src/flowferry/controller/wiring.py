@@ -11,7 +11,8 @@ from typing import Any
 
 from flowferry.controller.client import ControllerError
 from flowferry.hsl.agent import KeyFile
-from flowferry.testbed import Testbed
+from flowferry.testbed import Testbed, links
+from flowferry.testbed.topology import Instance
 
 CONFIG, JOURNAL, URL, KEY = "controller.yaml", "controller.db", "controller.url", "control.key"
 OPENFLOW_PORT = 6653
@@ -60,6 +61,7 @@ def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
                         "upstream_port": ends["upstream"].ports[f"{one.name}-up"],
                         "downstream_port": ends["downstream"].ports[f"{one.name}-down"],
                         "peer": f"{one.mgmt_ip}:{STRAYS_PORT}",
+                        "macs": _macs(one),
                     }
                     for one in bed.instances
                 ],
@@ -67,6 +69,18 @@ def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
         ],
         **fields,
     }
+
+
+def _macs(instance: Instance) -> list[str]:
+    """Addresses of the devices that a function's traffic goes through, without doubles."""
+    inside = instance.function_namespace or instance.namespace
+    devices = (
+        (instance.namespace, instance.up),
+        (instance.namespace, instance.down),
+        (inside, instance.function_up),
+        (inside, instance.function_down),
+    )
+    return list(dict.fromkeys(links.mac(ns, dev) for ns, dev in devices))
 
 
 def _free_port() -> int:

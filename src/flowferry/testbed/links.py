@@ -58,6 +58,16 @@ def index(ipr: IPRoute, dev: str) -> int:
     return int(found[0])
 
 
+def mac(ns: str, dev: str) -> str:
+    """The MAC address of a device. Raises `TestbedError` if it is not there."""
+
+    def look(ipr: IPRoute) -> str:
+        (link,) = ipr.get_links(index(ipr, dev))
+        return str(link.get_attr("IFLA_ADDRESS"))
+
+    return namespace.configure(ns, look)
+
+
 def addresses(ns: str, dev: str, ip4: str, ip6: str) -> None:
     """Give a host its addresses (`a.b.c.d/n`, `x::y/n`), usable at once.
 
