@@ -129,7 +129,9 @@ def test_a_killed_member_is_named_and_soon_not_expected(opened: Any, process: An
     assert caught.value.view.missing == ("other",)
     assert caught.value.view.answered == ("n0",)
     assert (caught.value.view.value, caught.value.view.complete) == (10, False)
-    assert time.monotonic() - started < 10, "a dead peer costs far more than the time-out"
+    took = time.monotonic() - started
+    print(f"a read with a time-out of 0.3 s and a member stopped: {took:.3f} s")
+    assert took < 10, "a dead peer costs far more than the time-out"
     assert one.get_global("k", "sum", timeout=0.3, require=1) == 10
     view = one.view_global("k", lambda items: len(items), timeout=0.3)
     assert (view.value, view.missing) == (1, ("other",))
@@ -137,8 +139,10 @@ def test_a_killed_member_is_named_and_soon_not_expected(opened: Any, process: An
     member.send_signal(signal.SIGCONT)
     wait_until(lambda: one.members() == ["n0", "other"], "a member that goes on does not return")
     wait_until(lambda: one.get_global("k", "sum", require=1) == 11, "its items do not return")
+    started = time.monotonic()
     member.kill()
     wait_until(lambda: one.members() == ["n0"], "a killed member stays a member")
+    print(f"a killed member is no member after {time.monotonic() - started:.3f} s")
     assert one.get_global("k", "sum") == 10
     again = process(one, "other", place)
     assert one.get_global("k", "sum") == 11
@@ -154,3 +158,14 @@ def test_reads_go_on_when_a_thread_forks(opened: Any) -> None:
     os.waitpid(child, 0)
     assert other.get_global("k", "sum") == 1
     assert one.get_global("k", "sum") == 1
+
+
+@pytest.mark.soak
+def test_a_million_keys_at_two_instances(opened: Any) -> None:
+    nodes = opened(2)
+    for number in range(1_000_000):
+        nodes[number % 2].set(f"k/{number}", number)
+    for asker in nodes:
+        assert asker.get_global("k/*", "sum", pattern="glob", timeout=10) == 499_999_500_000
+        assert asker.get_global("k/*", "count", pattern="glob", timeout=10) == 1_000_000
+        assert asker.get_global(r"k/\d*7", "max", pattern="regex", timeout=10) == 999_997
