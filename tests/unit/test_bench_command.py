@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from flowferry import cli
 from flowferry.bench.catalogue import EXPERIMENTS, Experiment
+from flowferry.bench.settings import Settings
 from flowferry.controller import ControllerError
 from flowferry.testbed import TestbedError, preflight
 
@@ -94,3 +95,15 @@ def test_the_list_needs_no_rights(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(cli.main, ["bench", "list"])
     assert result.exit_code == 0
     assert "capture" in result.stdout
+
+
+def test_an_end_of_a_name_tells_cases_apart() -> None:
+    wanted = Settings.full("58-bytes-100$").wants
+    assert wanted("1-flows-58-bytes-100")
+    assert not wanted("1-flows-58-bytes-1000")
+
+
+def test_what_is_no_expression_is_refused() -> None:
+    result = CliRunner().invoke(cli.main, ["bench", "handover", "--only", "("])
+    assert result.exit_code == 2
+    assert "'(' is no regular expression" in result.stderr

@@ -7,13 +7,16 @@ With 5,000 flows, half of them quiet, four instances serve a quarter each by rul
 takes them to the fourth, which serves its quarter already, from three sources, and its removal
 brings them home.
 
-*Added delay* of a move: the longest delay of any packet sent from its request to its end, less the
-median delay of the control run. Delays are one way, between the hosts' own clocks, which are one.
+*Longest delay* of a move: that of any packet sent from its request to its end. Each move is
+followed by a time as long as itself in which nothing is moved, and whose longest delay is the
+yardstick: a machine that is shared stands still now and then, and delays packets without any move.
+*Added delay* is what the moves put on top: a percentile of the moves' longest delays less the same
+percentile of the yardstick's. Delays are one way, between the hosts' own clocks, which are one.
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,8 +40,10 @@ FRAMES = (58, 1_000)
 SETTLING_MS = 300
 #: Seconds of the control run, at least.
 CONTROL = 10.0
-#: Seconds between two moves.
-PAUSE = 0.1
+#: Seconds between a move and its yardstick, and between that and the next move.
+PAUSE = 0.05
+#: Packets sent this long before a window, ns, may still be under way when it begins.
+BEFORE = 20_000_000
 #: A timeline's record (docs/probe.md).
 ARRIVAL = np.dtype(
     [("flow", "<u4"), ("kind", "<u4"), ("seq", "<u8"), ("sent", "<u8"), ("received", "<u8")]
@@ -50,6 +55,10 @@ FIGURES = (
     Figure("reordered", "late", 0),
     Figure("duplicated", "twice", 0),
     Figure("not_done", "failed", 0),
+    Figure("longest_p50_ms", "longest p50"),
+    Figure("longest_p99_ms", "p99"),
+    Figure("still_p50_ms", "still p50"),
+    Figure("still_p99_ms", "p99"),
     Figure("added_p50_ms", "added p50", 3.0),
     Figure("added_p99_ms", "p99", 10.0),
     Figure("fence_p50_ms", "fence p50"),
@@ -156,13 +165,23 @@ def _measure(
             done: list[dict[str, Any]] = []
             with under:
                 for number in range(moves):
-                    asked = time.monotonic_ns()
-                    handover = scene.move(client, number)
-                    done.append({**handover, "asked": asked, "over": time.monotonic_ns()})
-                    time.sleep(PAUSE)  # the pause between two moves
+                    done.append(_move(scene, client, number))
             values = _figures(control, under, done)
             title = f"{scene.flows:,} x {frame:,} B, {rate:,}/s"
             survey.add(name, title, values, within=control.clean)
+
+
+def _move(scene: Scene, client: Client, number: int) -> dict[str, Any]:
+    """Do a move and let its yardstick pass; the handover, with when either began and ended, ns."""
+    asked = time.monotonic_ns()
+    handover = scene.move(client, number)
+    over = time.monotonic_ns()
+    time.sleep(PAUSE)  # the pause between two windows
+    still = time.monotonic_ns()
+    time.sleep((over - asked) / 1e9)  # the length of the yardstick
+    quiet = time.monotonic_ns()
+    time.sleep(PAUSE)  # the pause between two windows
+    return {**handover, "moving": (asked, over), "resting": (still, quiet)}
 
 
 class _Run:
@@ -226,15 +245,14 @@ class _Run:
 def _figures(control: _Run, under: _Run, moves: Sequence[dict[str, Any]]) -> dict[str, Any]:
     calm = control.arrivals()
     usual = float(np.median((calm["received"] - calm["sent"]).astype(np.int64))) / 1e6
-    came = under.arrivals()
-    delay = (came["received"] - came["sent"]).astype(np.int64) / 1e6
-    order = np.argsort(came["sent"], kind="stable")
-    sent, delay = came["sent"][order], delay[order]
-    added = []
-    for move in moves:
-        first, last = np.searchsorted(sent, [move["asked"] - 20_000_000, move["over"]])
-        if last > first:
-            added.append(max(0.0, float(delay[first:last].max()) - usual))
+    longest = _Longest(under.arrivals())
+    moving, resting = (
+        _percentiles(longest(m[when] for m in moves)) for when in ("moving", "resting")
+    )
+    added = {
+        which: round(max(0.0, moving[which] - resting[which]), 3)
+        for which in moving.keys() & resting
+    }
     counts = ("captured_packets", "stray_packets", "controller_packets")
     return {
         "control_lost": control.report["lost"],
@@ -244,22 +262,39 @@ def _figures(control: _Run, under: _Run, moves: Sequence[dict[str, Any]]) -> dic
         **{name: under.report[name] for name in ("lost", "reordered", "duplicated")},
         "not_done": sum(move["state"] != "done" for move in moves),
         "flows": max((move["flows"] for move in moves), default=0),
-        **_percentiles("added", added),
-        **_percentiles("fence", [move["fence_ms"] for move in moves]),
-        **_percentiles("duration", [move["duration_ms"] for move in moves]),
+        **_named("longest", moving),
+        **_named("still", resting),
+        **_named("added", added),
+        **_named("fence", _percentiles(move["fence_ms"] for move in moves)),
+        **_named("duration", _percentiles(move["duration_ms"] for move in moves)),
         "captured_bytes_peak": max((move["captured_bytes_peak"] for move in moves), default=0),
         **{name: sum(move[name] for move in moves) for name in counts},
         "markers": sum(move.get("markers") or 0 for move in moves),
     }
 
 
-def _percentiles(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
+class _Longest:
+    """The longest delay, ms, of the packets sent within each window (begin and end, ns)."""
+
+    def __init__(self, arrivals: Any) -> None:
+        arrivals = arrivals[np.argsort(arrivals["sent"], kind="stable")]
+        self._sent = arrivals["sent"]
+        self._delay = (arrivals["received"] - arrivals["sent"]).astype(np.int64) / 1e6
+
+    def __call__(self, windows: Iterable[tuple[int, int]]) -> Iterator[float]:
+        for begin, end in windows:
+            first, last = np.searchsorted(self._sent, [begin - BEFORE, end])
+            if last > first:
+                yield float(self._delay[first:last].max())
+
+
+def _percentiles(values: Iterable[float | None]) -> dict[str, float]:
     known = [value for value in values if value is not None]
     if not known:
-        return {f"{name}_{which}_ms": None for which in ("p50", "p99", "max")}
+        return {}
     p50, p99 = np.percentile(known, [50, 99])
-    return {
-        f"{name}_p50_ms": round(float(p50), 3),
-        f"{name}_p99_ms": round(float(p99), 3),
-        f"{name}_max_ms": round(max(known), 3),
-    }
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(max(known), 3)}
+
+
+def _named(name: str, percentiles: dict[str, float]) -> dict[str, float | None]:
+    return {f"{name}_{which}_ms": percentiles.get(which) for which in ("p50", "p99", "max")}

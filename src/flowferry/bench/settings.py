@@ -1,5 +1,6 @@
 """How long an experiment measures, and what of it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ class Settings:
 
     passes: int
     seconds: float
-    #: Only cases whose name contains this.
+    #: Only cases in whose name this regular expression is found; ends are ^ and $.
     only: str = ""
 
     @classmethod
@@ -25,7 +26,7 @@ class Settings:
 
     def wants(self, case: str) -> bool:
         """Whether a case is to be run."""
-        return self.only in case
+        return re.search(self.only, case) is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -1,6 +1,7 @@
 """`flowferry bench`: run experiments; table, CSV, JSON, picture."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,14 @@ from flowferry.testbed import TestbedError, preflight
 ALL, LIST = "all", "list"
 
 
+def _expression(context: click.Context, option: click.Parameter, text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise click.BadParameter(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
 @click.command()
 @click.argument("name", type=click.Choice([ALL, LIST, *EXPERIMENTS]), default=ALL)
 @click.option(
@@ -31,7 +40,13 @@ ALL, LIST = "all", "list"
     help="Directory for the CSV, the JSON and the picture.",
 )
 @click.option("--quick", is_flag=True, help="Few and short passes: a look, not a result.")
-@click.option("--only", default="", metavar="TEXT", help="Only cases whose name contains this.")
+@click.option(
+    "--only",
+    default="",
+    metavar="TEXT",
+    callback=_expression,
+    help="Only cases whose name contains this text or regular expression.",
+)
 @click.option("--passes", type=click.IntRange(2), help="Passes over each comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(name: str, out: Path, quick: bool, only: str, passes: int | None, as_json: bool) -> None:
