@@ -1,6 +1,7 @@
 """`flowferry demo` from outside: verdict, report, picture, and nothing left, however it ends."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flowferry.testbed import Testbed
 from flowferry.testbed.machine import Machine
 
 DEMO = [sys.executable, "-c", "from flowferry.cli import main; main()", "demo"]
@@ -56,6 +58,59 @@ def test_a_demo_tells_what_became_of_every_packet(tmp_path: Path, name: str, fun
     assert report["session"]["wrong"] == 0
     assert "move  3" in done.stdout
     assert not left_behind(before, name)
+
+
+def test_a_planted_loss_fails_it_and_is_told_where(tmp_path: Path, name: str) -> None:
+    """A switch drops one of the flows for a moment: exactly that is what the demo says."""
+    before = Machine.now()
+    demo = subprocess.Popen(
+        [*DEMO, *SHORT, "--out", str(tmp_path), "--name", name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("traffic flows"):
+            break
+    dropped = drop_some(name, "udp,tp_dst=7001")
+    said, error = demo.communicate(timeout=120)
+    report = json.loads((tmp_path / "demo.json").read_text())
+    assert demo.returncode == 1
+    assert error == ""
+    verdict = said.splitlines()[-1]
+    assert verdict == report["verdict"]
+    assert verdict.startswith(f"FAILED: udp: {report['udp']['lost']:,} packets lost (")
+    assert report["udp"]["lost"] >= dropped
+    spot = max(
+        (spot for spot in report["spots"] if spot["flow"] == 1), key=lambda spot: spot["packets"]
+    )
+    assert (spot["what"], spot["packets"] >= dropped) == ("lost", True)
+    assert f"to port 7001, sent from {spot['from_s']:.3f} to " in verdict
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
+    assert not left_behind(before, name)
+
+
+def drop_some(name: str, match: str) -> int:
+    """Have the ingress switch of a testbed drop packets, until it has; how many, or some more."""
+    bed = Testbed.attach(name)
+    target = bed.switches["ingress"].management
+
+    def switch(*words: str) -> str:
+        done = bed.owner.run(None, ["ovs-ofctl", "-O", "OpenFlow13", *words])
+        return str(done.stdout)
+
+    switch("add-flow", target, f"cookie=0xbad,priority=65535,{match},actions=drop")
+    try:
+        deadline = time.monotonic() + 20
+        dropped = 0
+        while dropped < 10:
+            assert time.monotonic() < deadline, "nothing to drop came"
+            found = re.search(r"n_packets=(\d+)", switch("dump-flows", target, "cookie=0xbad/-1"))
+            dropped = int(found[1]) if found else 0
+    finally:
+        switch("del-flows", target, "cookie=0xbad/-1")
+    return dropped
 
 
 @pytest.mark.soak

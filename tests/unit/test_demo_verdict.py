@@ -6,6 +6,7 @@ import pytest
 
 from flowferry.demo import Outcome, plan
 from flowferry.demo.cues import LEAST_STATE, MOST_STATE, PLAY
+from flowferry.demo.spots import Spot
 from flowferry.hsl import endpoint
 
 COUNTERS = dict.fromkeys(("captured", "overflowed", "failed_open", "table_full", "discarded"), 0)
@@ -112,6 +113,17 @@ def test_each_failure_is_seen(changed: dict[str, Any], said: str) -> None:
     assert found.line().startswith("FAILED: ")
     assert said in found.line()
     assert found.as_json()["passed"] is False
+
+
+def test_a_loss_is_told_with_its_place() -> None:
+    one = Spot("lost", 1, 2, 1.5, 1.75, "move 3 (all UDP → i2)")
+    said = "udp: 2 packets lost (to port 7001, sent from 1.500 to 1.750 s, during move 3 (all UDP"
+    assert outcome(udp__lost=2, spots=[one]).line().startswith(f"FAILED: {said} → i2))")
+    other = Spot("lost", 0, 1, 0.5, 0.6, None)
+    said = outcome(udp__lost=3, spots=[one, other]).line()
+    assert "3 packets lost (2 of them to port 7001" in said
+    assert "; the report has all 2 spots)" in said
+    assert outcome(udp__lost=2, spots=[one]).as_json()["spots"][0]["flow"] == 1
 
 
 def test_an_overloaded_machine_is_named_with_the_loss_but_is_no_loss() -> None:

@@ -1,5 +1,6 @@
 """The picture: delay of every packet over time with the moves behind it, and the buffers below."""
 
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ matplotlib.use("Agg")  # no display is needed, and none is looked for
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from flowferry import probe
 from flowferry.demo.cues import SCENES
@@ -54,6 +56,8 @@ def draw(demo: Demo, outcome: Outcome, timeline: Path, path: Path) -> None:
         _delays(axes, series)
     for axes in (fill, near_fill):
         _buffers(axes, demo)
+    for axes in (delay, near_delay):
+        _spots(axes, outcome)
     tints = _moves((delay, fill, near_delay, near_fill), demo)
     delay.set_xlim(0, outcome.duration)
     delay.set_yscale("log")
@@ -73,12 +77,16 @@ def draw(demo: Demo, outcome: Outcome, timeline: Path, path: Path) -> None:
     figure.suptitle(
         f"Live flows moved {len(outcome.moves)} times between two running instances"
         f" ({outcome.function}): "
-        + ("nothing lost, reordered or duplicated" if passed else "FAILED, see the report"),
+        + ("nothing lost, reordered or duplicated" if passed else _failure(outcome)),
         fontsize=12,
         fontweight="bold",
         color="black" if passed else "#B00000",
     )
     figure.savefig(path)
+
+
+def _failure(outcome: Outcome) -> str:
+    return "\n" + textwrap.shorten(f"FAILED: {outcome.problems()[0]}", 150, placeholder=" …")
 
 
 def _series(demo: Demo, timeline: Path) -> list[Series]:
@@ -116,6 +124,16 @@ def _delays(axes: Axes, series: list[Series]) -> None:
     axes.grid(alpha=0.25)
 
 
+def _spots(axes: Axes, outcome: Outcome) -> None:
+    """A cross at the upper edge wherever packets went amiss."""
+    if outcome.spots:
+        at = [(spot.from_s + spot.to_s) / 2 for spot in outcome.spots]
+        axes.plot(
+            at, [0.97] * len(at), "X", label="lost, reordered or duplicated", color="#B00000",
+            markersize=9, zorder=6, transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
 def _look_closer(delay: Axes, fill: Axes, demo: Demo, series: list[Series]) -> None:
     """The move that delayed a packet most."""
 
@@ -142,7 +160,9 @@ def _look_closer(delay: Axes, fill: Axes, demo: Demo, series: list[Series]) -> N
     delay.set_title(f"a closer look: {move['title']}", fontsize=10)
     delay.tick_params(labelbottom=False)
     fill.set_xlabel("time since the request (ms)")
-    fill.xaxis.set_major_formatter(lambda at, _: f"{(at - begin) * 1e3:.0f}")
+    ticks = MaxNLocator(6).tick_values(-0.5e3 * length, 2.5e3 * length)
+    fill.set_xticks([begin + at / 1e3 for at in ticks[1:-1]])
+    fill.xaxis.set_major_formatter(lambda at, _: f"{(at - begin) * 1e3:.3g}")
 
 
 def _buffers(axes: Axes, demo: Demo) -> None:

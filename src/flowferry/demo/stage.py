@@ -14,10 +14,12 @@ from flowferry.controller import Client as Controller
 from flowferry.controller import Platform
 from flowferry.demo.cues import Cue
 from flowferry.demo.session import Session
+from flowferry.demo.spots import spots
 from flowferry.demo.state import State
 from flowferry.demo.traffic import Ping, Tcp, Udp
 from flowferry.demo.verdict import Outcome
 from flowferry.hsl import Client, HslError
+from flowferry.probe import read_timeline
 from flowferry.testbed import Testbed
 
 #: Seconds between two looks at the agents.
@@ -130,6 +132,13 @@ def play(demo: Demo, scratch: Path, told: Callable[[Demo], None] = lambda _: Non
         watch.stop()
         dropped = receive_queue_drops() - dropped
         agents = {name: agent.client().status() for name, agent in platform.agents.items()}
+        where = spots(
+            read_timeline(demo.udp.timeline),
+            {flow["flow"]: flow["sent"] for flow in udp["per_flow"]},
+            demo.moves,
+            demo.began_ns,
+            demo.over_ns,
+        )
         enter("taking everything down")
         return Outcome(
             function=demo.function,
@@ -142,6 +151,7 @@ def play(demo: Demo, scratch: Path, told: Callable[[Demo], None] = lambda _: Non
             ping=ping,
             agents=agents,
             machine_dropped=dropped,
+            spots=where,
         )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowferry.demo.spots import Spot
+
 #: Counters of the programs that mean a packet went another way than it should.
 AMISS = ("overflowed", "failed_open", "table_full", "discarded")
 
@@ -28,6 +30,8 @@ class Outcome:
     agents: Mapping[str, Mapping[str, Any]]
     #: Packets that full receive queues of this machine dropped meanwhile, anybody's (softnet).
     machine_dropped: int
+    #: Where UDP packets went amiss, the worst first.
+    spots: Sequence[Spot] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -56,7 +60,8 @@ class Outcome:
         for name, what in (("udp", self.udp), ("ping", self.ping)):
             for amiss in ("lost", "reordered", "duplicated"):
                 if what[amiss]:
-                    found.append(f"{name}: {what[amiss]:,} packets {amiss}")
+                    where = self._where(amiss) if name == "udp" else ""
+                    found.append(f"{name}: {what[amiss]:,} packets {amiss}{where}")
         if self.udp["unclassified"]:
             found.append(f"udp: {self.udp['unclassified']:,} packets could not be classified")
         if not self.udp["clean"] and not found:
@@ -64,6 +69,14 @@ class Outcome:
         if not self.ping["received"]:
             found.append("ping: nothing was answered")
         return found
+
+    def _where(self, amiss: str) -> str:
+        spots = [spot for spot in self.spots if spot.what == amiss]
+        if not spots:
+            return ""
+        if len(spots) == 1:
+            return f" ({spots[0]})"
+        return f" ({spots[0].packets:,} of them {spots[0]}; the report has all {len(spots)} spots)"
 
     def _connections(self) -> list[str]:
         found = []
@@ -142,5 +155,6 @@ class Outcome:
             "ping": self.ping,
             "agents": self.agents,
             "machine_dropped": self.machine_dropped,
+            "spots": [spot.as_json() for spot in self.spots],
             "files": self.files,
         }
