@@ -25,77 +25,10 @@
 #include <linux/pkt_cls.h>
 
 #include "parse.h"
+#include "maps.h"
+#include "account.h"
 
 #define FF_TIMED 64 /* a flow's last releases, see time_release() */
-
-const volatile __u8 ff_side = 0;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, __u32);
-	__type(value, struct ff_control);
-} ff_control SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct ff_key);
-	__type(value, struct ff_flow);
-} ff_flows SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct ff_key);
-	__type(value, struct ff_flow_mode);
-} ff_modes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct ff_key);
-	__type(value, struct ff_count);
-} ff_counts SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FF_SIDES * FF_BANKS * FF_RULES);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, __u32);
-	__type(value, struct ff_rule);
-} ff_rules SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, FF_SIDES);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, __u32);
-	__type(value, struct ff_counters);
-} ff_counters SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, FF_SIDES << FF_RECENT_BITS);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, __u32);
-	__type(value, struct ff_recent);
-} ff_recent SEC(".maps");
-
-#define COUNT(field) COUNT_BY(field, 1)
-#define COUNT_BY(field, amount) do { \
-	__u32 at = ff_side; \
-	struct ff_counters *all = bpf_map_lookup_elem(&ff_counters, &at); \
-	if (all) \
-		all->field += (amount); \
-} while (0)
 
 static __always_inline struct ff_control *control_page(void)
 {
@@ -107,67 +40,6 @@ static __always_inline struct ff_control *control_page(void)
 static __always_inline struct ff_port *port_of(struct ff_control *ctl)
 {
 	return &ctl->port[ff_side & 1];
-}
-
-/* Flow accounting. Looking a flow up in the LRU map is most of what an idle packet costs, so each
- * CPU does that once a flow and tick and counts the packets between in a slot of its own.
- * Additions are plain: where two CPUs handle one flow at once a few packets may go
- * uncounted, and nothing that must be exact is counted here.
- */
-static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, __u64 now, __u32 bytes,
-				   __u64 swapped)
-{
-	struct ff_flow *flow;
-
-	if (!key || !slot)
-		return 0;
-	flow = slot->packets ? bpf_map_lookup_elem(&ff_flows, &slot->key) : 0;
-	if (flow) {
-		flow->packets += slot->packets;
-		flow->bytes += slot->bytes;
-	}
-	flow = bpf_map_lookup_elem(&ff_flows, key);
-	if (flow) {
-		flow->packets++;
-		flow->bytes += bytes;
-		flow->last_ns = now;
-		flow->swapped = swapped;
-	} else {
-		struct ff_flow first = { .packets = 1, .bytes = bytes, .swapped = swapped, .last_ns = now };
-
-		bpf_map_update_elem(&ff_flows, key, &first, BPF_ANY);
-	}
-	slot->key = *key;
-	slot->packets = 0;
-	slot->bytes = 0;
-	slot->tick_ns = now;
-	return 0;
-}
-
-static __always_inline void account(struct __sk_buff *skb, struct ff_parsed *p)
-{
-	struct ff_key *key = &p->key;
-	__u64 now = bpf_ktime_get_coarse_ns(), different = 0, *word = (__u64 *)key, *other;
-	__u32 *half = (__u32 *)key, at;
-	struct ff_recent *slot;
-	int w;
-
-	at = (half[0] ^ half[3] ^ half[4] ^ half[7]) * 0x9e3779b1 ^ half[8] * 0x85ebca6b;
-	at = at >> (32 - FF_RECENT_BITS) | (ff_side & 1) << FF_RECENT_BITS;
-	slot = bpf_map_lookup_elem(&ff_recent, &at);
-	if (!slot)
-		return;
-	other = (__u64 *)&slot->key;
-#pragma unroll
-	for (w = 0; w < (int)sizeof(struct ff_key) / 8; w++)
-		different |= word[w] ^ other[w];
-	different |= half[10] ^ ((__u32 *)other)[10];
-	if (different || slot->tick_ns != now) {
-		account_tick(key, slot, now, skb->len, p->swapped);
-		return;
-	}
-	slot->packets++;
-	slot->bytes += skb->len;
 }
 
 static __always_inline int deliver(struct ff_port *port)
@@ -182,19 +54,6 @@ static __always_inline int stale(struct ff_control *ctl)
 {
 	return ctl->tripped ||
 	       (__s64)(bpf_ktime_get_coarse_ns() - ctl->heartbeat_ns) > (__s64)ctl->timeout_ns;
-}
-
-/* Served here already: packets of it have gone on to the function, on either side. */
-static __always_inline int owned(struct ff_key *key)
-{
-	int found = bpf_map_lookup_elem(&ff_flows, key) != 0;
-
-	if (!found) {
-		key->side ^= 1;
-		found = bpf_map_lookup_elem(&ff_flows, key) != 0;
-		key->side ^= 1;
-	}
-	return found;
 }
 
 struct classify {

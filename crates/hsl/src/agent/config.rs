@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::shim::bpf::{Attachment, Interfaces};
+use crate::shim::Attachment;
+use crate::shim::bpf::Interfaces;
 
 /// The agent's configuration. docs/hsl.md describes each field; the schema that `--check` uses
 /// is `src/flowferry/hsl/config.schema.json`.

@@ -108,7 +108,7 @@ pub(super) fn listen(config: &super::Config) -> Result<Option<Channel>, AgentErr
     let Some(path) = &config.function_socket else {
         return Ok(None);
     };
-    let listener = super::listen(path)?;
+    let listener = super::start::listen(path)?;
     listener
         .set_nonblocking(true)
         .map_err(system("cannot poll the function's socket"))?;

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{Agent, AgentError, now, random, strays};
+use super::start::random;
+use super::{Agent, AgentError, now, strays};
 use crate::endpoint::{Disposition, HoldId, Stray};
 use crate::handover::Input;
 use crate::key::{Key, Side};

@@ -2,8 +2,7 @@
 //!
 //! Maps and the links of the instance's own interfaces are pinned below one directory, so that
 //! they outlive the agent: the traffic goes on without it, and the next agent takes them over
-//! with all counts. On kernels from 6.6 the programs hang on TCX links, before that on a
-//! `clsact` filter with fixed priority and handle; either is replaced in one step.
+//! with all counts.
 
 use std::fs;
 use std::io;
@@ -11,16 +10,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
-};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
-use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
+use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use nix::net::if_::if_nametoindex;
 
 use super::batch::read_all;
 use super::control::ControlPage;
+use super::error::BpfError;
+use super::hook::{self, Attachment, hook};
 use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule};
 use super::tap::Tap;
 use crate::key::{Key, Parsed, Side};
@@ -31,85 +28,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl.bpf
 const LAYOUT: &str = "v1";
 /// Insert only where there is no entry (`linux/bpf.h`).
 const BPF_NOEXIST: u64 = 1;
-const NETLINK_PRIORITY: u16 = 50;
-const NETLINK_HANDLE: TcHandle = TcHandle::new(0, 0x821c);
-
-/// Why the programs could not be loaded, attached or asked.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// An interface of the configuration does not exist.
-    #[error("interface {name} not found in this network namespace; check `interfaces` and `netns`")]
-    NoInterface {
-        /// As configured.
-        name: String,
-    },
-    /// The kernel refused the object, usually for want of rights.
-    #[error(
-        "the kernel refused the BPF programs: {0}; run as root on Linux 5.17 or later with BPF"
-    )]
-    Load(#[from] EbpfError),
-    /// The kernel's verifier refused a program.
-    #[error("the kernel refused the BPF program {name}: {source}; Linux 5.17 or later is needed")]
-    Verify {
-        /// The program.
-        name: String,
-        /// What the verifier said.
-        source: ProgramError,
-    },
-    /// The kernel refused to attach a program.
-    #[error("cannot attach to {name}: {source}")]
-    Attach {
-        /// The interface.
-        name: String,
-        /// What the kernel said.
-        source: ProgramError,
-    },
-    /// A map operation failed.
-    #[error("BPF map {map}: {source}")]
-    Map {
-        /// The map's name.
-        map: &'static str,
-        /// What the kernel said.
-        source: MapError,
-    },
-    /// Pins cannot be kept there.
-    #[error(
-        "cannot keep pins in {path}: {source}; mount a BPF file system there (mount -t bpf bpf DIR)"
-    )]
-    Pin {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Another agent has them.
-    #[error(
-        "another agent stands in front of these interfaces (it holds {path}); stop it first, or choose other `pins`"
-    )]
-    Taken {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The TAP could not be made.
-    #[error("cannot make the TAP {name}: {source}; /dev/net/tun and CAP_NET_ADMIN are needed")]
-    Tap {
-        /// The device's name.
-        name: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-/// How programs hang on interfaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attachment {
-    /// TCX links where the kernel has them, filters elsewhere.
-    #[default]
-    Auto,
-    /// `clsact` filters, as kernels before 6.6 need.
-    Filter,
-}
 
 /// One side's interfaces.
 #[derive(Clone, Debug)]
@@ -158,7 +76,7 @@ impl Programs {
             load(Side::Downstream, &pins, table_size)?,
         ];
         let first = &mut sides[0];
-        let control = first.take_map("ff_control").expect("declared in hsl.bpf.c");
+        let control = first.take_map("ff_control").expect("declared in maps.h");
         let Map::Array(control) = control else {
             unreachable!("declared as an array")
         };
@@ -265,14 +183,7 @@ impl Programs {
                 .into_iter()
                 .flatten()
             {
-                let link = SchedClassifierLink::attached(
-                    name,
-                    TcAttachType::Ingress,
-                    NETLINK_PRIORITY,
-                    NETLINK_HANDLE,
-                    None,
-                );
-                drop(link); // detaches the filter, if this kernel had to use one
+                hook::unhook(name);
             }
         }
         match fs::remove_dir_all(pins.join(LAYOUT)) {
@@ -446,7 +357,7 @@ fn take<T: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<T, BpfError> {
     ebpf.take_map(name)
-        .expect("declared in hsl.bpf.c")
+        .expect("declared in maps.h")
         .try_into()
         .map_err(in_map(name))
 }
@@ -465,107 +376,4 @@ fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
         }
         done => done,
     }
-}
-
-/// Attach `program` to `interface`; with `pin` it stays when this process ends, and what was
-/// pinned there before is replaced in one step.
-fn hook(
-    ebpf: &mut Ebpf,
-    program: &str,
-    interface: &str,
-    direction: TcAttachType,
-    pin: Option<&Path>,
-    how: Attachment,
-) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Attach {
-        name: interface.to_owned(),
-        source,
-    };
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(program)
-        .expect("declared in hsl.bpf.c")
-        .try_into()
-        .map_err(failed)?;
-    if let Some(pin) = pin
-        && let Ok(pinned) = PinnedLink::from_pin(pin)
-    {
-        let link = SchedClassifierLink::try_from(FdLink::from(pinned)).ok();
-        if let Some(Ok(id)) = link.map(|link| program.attach_to_link(link)) {
-            return keep(program, id, None);
-        }
-        // The interface it hung on is gone; a new one of that name needs a new link.
-        fs::remove_file(pin).map_err(|source| BpfError::Pin {
-            path: pin.to_owned(),
-            source,
-        })?;
-    }
-    let id = match how {
-        Attachment::Auto => hook_tcx(program, interface, direction),
-        Attachment::Filter => hook_filter(program, interface, direction),
-    }
-    .map_err(failed)?;
-    match pin {
-        Some(pin) => keep(program, id, Some(pin)),
-        None => Ok(()),
-    }
-}
-
-type LinkId = aya::programs::tc::SchedClassifierLinkId;
-
-fn hook_tcx(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: TcAttachType,
-) -> Result<LinkId, ProgramError> {
-    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-    match program.attach_with_options(interface, direction, tcx) {
-        Err(ProgramError::SyscallError(error)) if lacks_tcx(&error.io_error) => {
-            hook_filter(program, interface, direction)
-        }
-        done => done,
-    }
-}
-
-fn lacks_tcx(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
-}
-
-fn hook_filter(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: TcAttachType,
-) -> Result<LinkId, ProgramError> {
-    // Refused if it is there already, which is what we want.
-    let _ = qdisc_add_clsact(interface);
-    let options = NlOptions {
-        priority: NETLINK_PRIORITY,
-        handle: NETLINK_HANDLE,
-        classid: None,
-    };
-    program
-        .attach_with_options(interface, direction, TcAttachOptions::Netlink(options))
-        .or_else(|_| {
-            let there = SchedClassifierLink::attached(
-                interface,
-                direction,
-                NETLINK_PRIORITY,
-                NETLINK_HANDLE,
-                None,
-            )
-            .map_err(|error| ProgramError::TcError(error.into()))?;
-            program.attach_to_link(there)
-        })
-}
-
-/// Let a link outlive this process. A TCX link needs a pin for that, a filter just must not be
-/// detached when the handle is dropped.
-fn keep(program: &mut SchedClassifier, id: LinkId, pin: Option<&Path>) -> Result<(), BpfError> {
-    let link = program.take_link(id).expect("attached by the caller");
-    if let (Ok(link), Some(pin)) = (TryInto::<FdLink>::try_into(link), pin) {
-        link.pin(pin).map_err(|error| BpfError::Pin {
-            path: pin.to_owned(),
-            source: io::Error::other(error),
-        })?;
-    }
-    Ok(())
 }

@@ -8,6 +8,8 @@
 pub mod batch;
 pub mod bpf;
 pub mod control;
+pub mod error;
+mod hook;
 pub mod shared;
 pub mod tap;
 pub mod tc;
@@ -18,8 +20,9 @@ use std::os::fd::BorrowedFd;
 use crate::endpoint::Treatment;
 use crate::key::{Key, Parsed, Side};
 use crate::matching::Match;
-use bpf::BpfError;
 pub use control::Outcome;
+pub use error::BpfError;
+pub use hook::Attachment;
 pub use shared::{Count, Counters, Flow, Write};
 
 /// The data plane in front of one instance.

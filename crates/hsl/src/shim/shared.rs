@@ -51,7 +51,7 @@ impl Recent {
         tick_ns: 0,
     };
 
-    /// Where a flow's slot is in `ff_recent` (`account` in hsl.bpf.c).
+    /// Where a flow's slot is in `ff_recent` (`account` in account.h).
     pub fn slot(key: &Key) -> u32 {
         let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four"));
         let ports = [key.low_port, key.high_port].concat();

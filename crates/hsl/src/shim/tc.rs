@@ -7,7 +7,9 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::bpf::{Attachment, BpfError, Interfaces, Programs};
+use super::bpf::{Interfaces, Programs};
+use super::error::BpfError;
+use super::hook::Attachment;
 use super::shared::{Count, Counters, Flow, Mode, Rule};
 use super::tap::{Tap, VNET_HEADER};
 use super::{Outcome, Shim, Write};

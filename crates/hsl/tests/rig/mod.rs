@@ -55,7 +55,7 @@ impl Rig {
         let mut sides = Side::ALL.map(|side| load(side, &directory));
         let first = &mut sides[0];
         let Some(Map::Array(page)) = first.take_map("ff_control") else {
-            panic!("hsl.bpf.c declares the array ff_control")
+            panic!("maps.h declares the array ff_control")
         };
         Rig {
             control: ControlPage::map(page.fd().as_fd()).expect("the map can be mapped"),
@@ -289,7 +289,7 @@ where
 {
     let map = ebpf
         .take_map(name)
-        .unwrap_or_else(|| panic!("hsl.bpf.c declares {name}"));
+        .unwrap_or_else(|| panic!("maps.h declares {name}"));
     T::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
