@@ -255,29 +255,3 @@ def test_metrics_and_description_are_served(platform: Platforms) -> None:
     assert "flowferry_switches_connected 2.0" in text
     with urllib.request.urlopen(f"{up.controller.url}/v1/openapi.json", timeout=10) as answer:
         assert "/v1/handovers" in json.load(answer)["paths"]
-
-
-def test_switches_over_tls(testbed: Callable[..., Testbed], tmp_path: Path) -> None:
-    bed = testbed()
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"),
-         "-days", "2", "-subj", "/CN=flowferry", "-addext", "basicConstraints=critical,CA:TRUE"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    pem = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    tls = {**pem, "ca": pem["cert"]}
-    vsctl(bed, "set-ssl", pem["key"], pem["cert"], pem["cert"])
-    listen = {"listen": "127.0.0.1:6653", "netns": bed.namespaces["sw"], "tls": tls}
-    connect = bed.ovs.set_controller
-
-    def over_tls(switches: Any, target: str) -> None:
-        connect(switches, target.replace("tcp:", "ssl:"))
-
-    bed_ovs = type(bed.ovs)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            bed_ovs, "set_controller", lambda self, switches, target: over_tls(switches, target)
-        )
-        with Platform(bed, openflow=listen, strategy="reroute") as up:
-            assert up.client.move("udp", "i2", wait=True)["state"] == "done"

@@ -32,6 +32,7 @@ class Listener:
         self._on_up, self._on_down, self._on_packet = on_up, on_down, on_packet
         self._echo_interval, self._timeout = echo_interval, timeout
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers = 0
         #: Connections that were closed because of what came on them.
@@ -40,7 +41,8 @@ class Listener:
 
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve on a listening socket."""
-        self._server = await asyncio.start_server(self._accept, sock=sock, ssl=tls)
+        self._tls = tls
+        self._server = await asyncio.start_server(self._accept, sock=sock)
 
     async def stop(self) -> None:
         """Close everything; switches keep their entries (fail-secure)."""
@@ -53,6 +55,8 @@ class Listener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._tls is not None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
         # A task of our own: asyncio would report one of its own that is cancelled as an error.
         task = asyncio.create_task(self._meet(reader, writer))
         self._tasks.add(task)
@@ -72,6 +76,7 @@ class Listener:
             return
         self._strangers += 1
         try:
+            await self._secure(channel.address, writer)
             await channel.handshake()
         except SwitchError as error:
             LOG.warning("%s", error)
@@ -81,6 +86,19 @@ class Listener:
             self._strangers -= 1
             self.malformed += channel.malformed
         await self._serve(channel)
+
+    async def _secure(self, address: str, writer: asyncio.StreamWriter) -> None:
+        """TLS, where it is wanted. Not left to the server, which says nothing of a refusal."""
+        if self._tls is None:
+            return
+        try:
+            await writer.start_tls(self._tls, ssl_handshake_timeout=self._timeout)
+        except (OSError, EOFError) as error:
+            why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
+            raise SwitchError(
+                f"{address} turned away: no TLS with it ({why}); give the switch a certificate "
+                "that openflow.tls.ca has signed (ovs-vsctl set-ssl) and an ssl: target"
+            ) from None
 
     async def _serve(self, channel: Channel) -> None:
         before = self.channels.get(channel.dpid)
