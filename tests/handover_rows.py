@@ -89,7 +89,11 @@ BEYOND_AGENT: dict[str, tuple[str, ...]] = {
     "the hold has to end under it: a table is full, the buffer is half full, or by hand": (
         "draining+ended", "exporting+ended", "exported+ended", "committed+ended",
         "regaining+ended", "resuming+ended", "armed+ended", "importing+ended", "imported+ended",
-        "returning+ended",
+        "returning+ended", "discarding+ended",
+    ),
+    "it was taken for dead and is not, and its flows went on at the other end": (
+        "armed+discard", "importing+discard", "imported+discard", "regaining+discard",
+        "resuming+discard", "discarding+discard", "discarding+release",
     ),
     "a new epoch: cells in which this agent stops take it": (
         "preparing+lost", "prepared+lost", "released+lost",
@@ -102,12 +106,13 @@ NEVER = (
     "draining+lost", "exporting+lost", "exported+lost", "committed+lost", "closing+lost",
     "regaining+lost", "resuming+lost", "arming+lost", "armed+lost", "importing+lost",
     "imported+lost", "returning+lost", "withdrawing+lost", "releasing+lost",
+    "discarding+lost",
 )  # fmt: skip
 
-#: Rows that neither a cell nor tens of thousands of seeds have taken: three faults at once, or a
-#: drain that is slower than the fence behind it. Whether some of them are dead is open.
-UNSEEN_CONTROLLER = ("waiting+fenced", "alone+source_gone")
-UNSEEN_AGENT = ("draining+handback", "draining+release", "committed+freeze", "resuming+returned")
+#: Rows that neither a cell nor tens of thousands of seeds have taken, but tests/unit/test_direct.py
+#: and test_hsl_steps.py: three faults at once, or a drain that is slower than the fence behind it.
+RARE_CONTROLLER = ("waiting+fenced", "alone+source_gone")
+RARE_AGENT = ("draining+handback", "draining+release", "resuming+returned")
 
 
 def in_cells(*whose: str) -> list[str]:

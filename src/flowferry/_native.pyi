@@ -135,6 +135,7 @@ HslAction: TypeAlias = tuple[Any, ...]
     ("record", "host:port", behind, bytes)   to that agent, when `strays_taken` >= behind
     ("connect", "host:port")                 answer with `connected` or `unreachable`
     ("strays", hold, "host:port")            strays of this hold go there
+    ("discard", hold)                        they go nowhere any more: lost, and counted
     ("hang_up", instance)                    end its streams to us; what is unread it counts
     ("flush", side, number)                  answer with `flushed` when all that was queued is read
     ("tell", json)                           a line for the function

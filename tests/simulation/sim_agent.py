@@ -125,7 +125,10 @@ class Agent:
             if stray is None:
                 return
             hold, side, frame = stray
-            self.streams[self._peer_of[hold]].send((side, frame))
+            if hold in self._peer_of:
+                self.streams[self._peer_of[hold]].send((side, frame))
+            else:
+                self._ledger.said_lost += 1
 
     def lose_on_stream(self, item: tuple[int, bytes] | bytes) -> None:
         """The stream has taken a packet with it; what was not acknowledged counts as lost."""
@@ -230,6 +233,8 @@ class Agent:
                     self.hang_up(instance)
                 case ("strays", hold, peer):
                     self._peer_of[hold] = peer
+                case ("discard", hold):
+                    del self._peer_of[hold]
                 case ("flush", side, flush):
                     self._flush(side, flush)
                 case ("tell", line) if self.function is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sim_clock import Clock, S
 
+from flowferry.controller.strategies import late
 from flowferry.controller.strategies.base import (
     Action,
     Event,
@@ -70,10 +71,13 @@ class Controller:
         self._clock, self._keys, self._network, self._make = clock, keys, network, make
         self.boot = 0
         self.runs = True
+        #: What happens while it is stopped.
+        self._missed: list[Callable[[], None]] | None = None
         self._plan: Plan | None = None
         self._strategy: Strategy | None = None
         self._journal: dict[int, str] = {}
         self.finished: dict[int, Finished] = {}
+        self._over: dict[int, tuple[Plan, Report]] = {}
         #: By instance, as far as it has been told.
         self.epochs: dict[int, int] = {}
         #: Agents that were taken for dead.
@@ -107,6 +111,9 @@ class Controller:
 
     def feed(self, event: Event) -> None:
         """Something happened."""
+        if self._missed is not None:
+            self._missed.append(lambda: self.feed(event))
+            return
         if not self.runs or self._strategy is None:
             return
         self._carry_out(self._strategy.handle(event, self._now))
@@ -137,6 +144,7 @@ class Controller:
         self.finished[plan.number] = end
         assert self._strategy is not None
         self.report = self._strategy.report(self._now)
+        self._over[plan.number] = plan, self.report
         self._strategy = None
         self.on_finished(plan, end)
 
@@ -165,6 +173,9 @@ class Controller:
 
     def on_frame(self, frame: bytes) -> None:
         """A switch has sent a control frame up."""
+        if self._missed is not None:
+            self._missed.append(lambda: self.on_frame(frame))
+            return
         if not self.runs:
             return
         try:
@@ -190,20 +201,27 @@ class Controller:
             asked = message.in_reply_to
             request = self._requests.get((message.sender, asked.sequence)) if asked else None
             self.feed(Received(message.sender, message, request))
-        elif message.command in (Command.RELEASED, Command.ABORTED, Command.ABORT, Command.SEEN):
-            forced = message.command is Command.SEEN
-            answer = Message(
-                command=Command.RELEASE,
-                to=message.sender,
-                handover=message.handover,
-                flags=Flags.UNFENCED | Flags.STATE_LOST if forced else Flags.NONE,
-            )
-            self._send(Send(message.sender, None, answer, -1))
+        else:
+            self._answer_late(message)
+
+    def _answer_late(self, message: Message) -> None:
+        plan, report = self._over.get(message.handover >> 8, (None, None))
+        if plan is None or report is None:
+            return
+        part = next(each for each in plan.parts if each.number == message.handover & 0xFF)
+        at = {"done": part.destination, "returned": part.source}.get(report.parts[part.number])
+        answer = late.answer(message.sender, message, at)
+        if answer is not None:
+            to = message.sender
+            self._send(Send(to, None, replace(answer, to=to), -1))
 
     # --- who is alive ---
 
     def _beat(self, plan: Plan, boot: int) -> None:
         if boot != self.boot or self._strategy is None or plan is not self._plan:
+            return
+        if self._missed is not None:
+            self._missed.append(lambda: self._beat(plan, boot))
             return
         for instance, pulse in self._pulses.items():
             pulse.missed += 1
@@ -224,10 +242,22 @@ class Controller:
 
     # --- faults ---
 
+    def stop(self) -> None:
+        """SIGSTOP: what comes waits."""
+        self._clock.note("controller: stopped")
+        self._missed = []
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._clock.note("controller: resumed")
+        missed, self._missed = self._missed or [], None
+        for call in missed:
+            call()
+
     def kill(self) -> None:
         """SIGKILL: all but the journal is gone."""
         self._clock.note("controller: killed")
-        self.runs = False
+        self.runs, self._missed = False, None
         self._strategy = None
         self._begin_boot()
 

@@ -67,6 +67,8 @@ class Function:
                 self._frozen -= set(part)
             case "aborted", "destination":
                 self._blobs.pop(handover, None)
+                for flow in part:
+                    self.state.pop(flow, None)
             case _:
                 pass
 

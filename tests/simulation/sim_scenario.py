@@ -36,6 +36,7 @@ FAULTS = {
     "import_fails": 4,
     "transfer_late": 2,
     "controller_killed": 10,
+    "controller_stopped": 4,
     "cut": 6,
     "cut_for_good": 3,
     "source_killed": 6,
@@ -44,6 +45,8 @@ FAULTS = {
     "destination_stopped": 5,
     "paused": 6,
     "pressure": 4,
+    "unheard_source": 4,
+    "unheard_destination": 4,
 }
 HARMLESS = frozenset(
     {
@@ -55,8 +58,11 @@ HARMLESS = frozenset(
         "import_fails",
         "transfer_late",
         "controller_killed",
+        "controller_stopped",
         "paused",
         "pressure",
+        "unheard_source",
+        "unheard_destination",
     }
 )
 

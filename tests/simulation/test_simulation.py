@@ -6,14 +6,18 @@ The real strategy leads the real cores of the agents. Each seed stands for a sce
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
+from sim_clock import S
 from sim_plants import PLANTS, Plant
 from sim_runs import simulate_many
 from sim_scenario import Scenario
 from sim_world import simulate
 
+from flowferry.controller.strategies import late
+from flowferry.wire import Command, Flags, Message
 from handover_rows import BEYOND_AGENT, BEYOND_CONTROLLER, beyond
 
 
@@ -47,6 +51,23 @@ def test_a_hundred_thousand_seeds() -> None:
 def test_a_planted_fault_is_found(plant: Plant) -> None:
     scenarios = (plant.into(Scenario.draw(seed)) for seed in range(400))
     assert any(simulate(scenario).wrong for scenario in scenarios), "400 seeds do not show it"
+
+
+def test_letting_out_what_is_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination that is not heard of finishes a move that went back without it."""
+    scenarios = [
+        replace(drawn, fault="unheard_destination", fault_for=S, prelude="none")
+        for drawn in map(Scenario.draw, range(400))
+        if drawn.fault_on is None
+    ]
+    assert not any(simulate(scenario).wrong for scenario in scenarios)
+
+    def let_go(to: int, handover: int, at: int | None) -> Message:
+        flags = Flags.UNFENCED | Flags.STATE_LOST
+        return Message(command=Command.RELEASE, to=to, handover=handover, flags=flags)
+
+    monkeypatch.setattr(late, "last_word", let_go)
+    assert any(simulate(scenario).wrong for scenario in scenarios), "these do not show it"
 
 
 def test_without_a_planted_fault_the_same_scenarios_are_right() -> None:

@@ -205,6 +205,10 @@ def done(script: Script) -> Finished:
     return Finished(HandoverState.DONE, None, tuple(p.number for p in script.plan.parts))
 
 
+def aborted(why: str) -> Finished:
+    return Finished(HandoverState.ABORTED, why, ())
+
+
 def test_moves_of_different_flows_run_side_by_side_and_others_wait(
     run: Callable[[Case], None],
 ) -> None:
@@ -332,6 +336,26 @@ def test_after_a_restart_the_strategy_decides_and_nothing_changes_before(
         assert third.handovers[1].state is HandoverState.ABORTED
         assert third.model.rules == {}
         assert third.store.next_number("handover") == 2
+
+    run(case)
+
+
+def test_a_restart_does_not_shorten_a_handover(run: Callable[[Case], None]) -> None:
+    """It began before; the script says that its own part of it took a millisecond."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        handover = ask(service, "udp", 2)
+        assert handover.began is not None
+        handover.began -= 100
+        await act(service, 1, Journal("turning", {}), Turn())
+        await service.stop()
+        again = await world.up()
+        await settle()
+        await act(again, 1, done(Script.made[-1]))
+        took = again.handovers[1].report.duration_ms
+        assert took is not None
+        assert took > 100_000
 
     run(case)
 
@@ -511,22 +535,74 @@ def test_an_instance_without_a_support_layer_takes_part_in_nothing(
     run(case)
 
 
-@pytest.mark.parametrize(
-    ("says", "flags"),
-    [(Command.RELEASED, Flags.NONE), (Command.SEEN, Flags.UNFENCED | Flags.STATE_LOST)],
-)
-def test_an_agent_that_missed_the_end_is_given_its_peace(
-    run: Callable[[Case], None], says: Command, flags: Flags
+LET_GO = Command.RELEASE, Flags.UNFENCED | Flags.STATE_LOST
+THROW_AWAY = Command.ABORT, Flags.TURNED | Flags.STATE_LOST
+HEARD = Command.RELEASE, Flags.NONE
+#: By what has become of a move from 1 to 2, and who says what then: the answer.
+LATE = {
+    ("moved", 2, "seen"): LET_GO,
+    ("moved", 2, "imported"): (Command.COMMIT, Flags.NONE),
+    ("moved", 2, "released"): HEARD,
+    ("moved", 1, "seen"): THROW_AWAY,
+    ("moved", 1, "exported"): THROW_AWAY,
+    ("back", 1, "seen"): LET_GO,
+    ("back", 1, "aborted"): HEARD,
+    ("back", 2, "seen"): THROW_AWAY,
+    ("back", 2, "armed"): THROW_AWAY,
+    ("back", 2, "imported"): THROW_AWAY,
+    ("back", 2, "aborted"): HEARD,
+    ("not turned", 1, "prepared"): (Command.ABORT, Flags.NONE),
+    ("not turned", 2, "armed"): (Command.ABORT, Flags.NONE),
+    ("moved", 2, "over"): None,
+    ("back", 2, "discarding"): None,
+}
+
+
+@pytest.mark.parametrize(("end", "number", "says"), LATE)
+def test_an_agent_that_missed_the_end_is_told_what_has_become_of_it(
+    run: Callable[[Case], None], end: str, number: int, says: str
 ) -> None:
     async def case(world: World) -> None:
         service = await world.up()
         ask(service, "udp", 2)
-        await act(service, 1, done(Script.made[0]))
+        script = Script.made[0]
+        if end != "not turned":
+            await act(service, 1, Turn())
+        if end == "back":
+            await act(service, 1, TurnBack((1,)))
+        await act(service, 1, done(script) if end == "moved" else aborted("no"))
         sent = len(world.switches[1].sent)
-        late = Message(command=says, handover=1 << 8 | 1, counts={}, sender=2)
-        service._message(service.model.instances[2], late)
-        ((_, answer),) = world.switches[1].sent[sent:]
-        opened = Opener(KEYS, own=2).open(answer)
-        assert (opened.command, opened.flags) == (Command.RELEASE, flags)
+        named = says.upper() in Command.__members__
+        late = Message(
+            command=Command[says.upper()] if named else Command.STATUS,
+            handover=1 << 8 | 1,
+            counts={},
+            step=None if named else says,
+            sender=number,
+        )
+        service._message(service.model.instances[number], late)
+        answers = [Opener(KEYS, own=number).open(one) for _, one in world.switches[1].sent[sent:]]
+        expected = LATE[end, number, says]
+        assert [(one.command, one.flags) for one in answers] == ([expected] if expected else [])
+
+    run(case)
+
+
+def test_what_is_thrown_away_after_the_end_is_a_loss_of_the_handover(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        handover = ask(service, "udp", 2)
+        await act(service, 1, Turn())
+        await act(service, 1, TurnBack((1,)))
+        await act(service, 1, aborted("no"))
+        for lost in (4, 4, 5):  # a report is repeated until it is heard
+            counts = {Counter.LOST_PACKETS: lost}
+            late = Message(command=Command.ABORTED, handover=1 << 8 | 1, counts=counts, sender=2)
+            service._message(service.model.instances[2], late)
+        assert handover.lost_packets == 5
+        (record,) = service.store.handovers()
+        assert Handover.from_record(record.body).lost_packets == 5
 
     run(case)

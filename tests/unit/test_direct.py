@@ -350,6 +350,19 @@ def test_after_the_import_nobody_can_call_it_off() -> None:
     assert scene.kinds() == before
 
 
+def test_a_controller_that_stood_still_turns_nothing() -> None:
+    """Its agents may have given up meanwhile; a move without their holds would lose the order."""
+    scene = Scene()
+    scene.answer(Command.PREPARE, B)
+    scene.now += 3.1 * SETTINGS.settling_ms / 1e3
+    scene.answer(Command.PREPARE, A)
+    scene.say(A, Command.ABORTED)
+    scene.say(B, Command.ABORTED)
+    assert not any(isinstance(action, Turn) for action in scene.actions)
+    assert scene.end.state is HandoverState.ABORTED
+    assert "stood still for 4.7 s" in (scene.end.error or "")
+
+
 def test_a_dead_source_costs_its_own_flows_their_state_and_no_others() -> None:
     scene = Scene(part(1), part(2, source=3))
     scene.turn()
@@ -385,6 +398,17 @@ def test_without_its_destination_a_part_goes_back_and_waits_for_no_fence() -> No
     assert scene.direct.report(scene.now).lost_packets == 4
 
 
+def test_with_both_agents_gone_the_flows_are_back_all_the_same() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(InstanceDead(B, "no heartbeat"))
+    scene.answer(Command.ABORT, A)
+    scene.tell(TurnedBack((1,)))
+    scene.tell(InstanceDead(A, "no heartbeat either"))
+    assert "alone+source_gone" in [row.name for row in scene.rows]
+    assert scene.end == Finished(HandoverState.ABORTED, "no heartbeat", ())
+
+
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_waiting_is_bounded_whatever_falls_silent(steps: int) -> None:
     """After some steps of a move everybody falls silent, but for the shell's own answers."""
@@ -418,7 +442,8 @@ def restart(scene: Scene) -> Scene:
     """The controller is killed and comes back with its journal."""
     again = Scene.__new__(Scene)
     again.__dict__.update(scene.__dict__)
-    again.direct, again.actions, again.now = Direct(), [], 5.0
+    again.rows, again.actions, again.now = [], [], 5.0
+    again.direct = Direct(again.rows.append)
     again.take(again.direct.restore(scene.plan, journal_of(scene).data, again.now))
     return again
 
@@ -475,6 +500,7 @@ def test_restarted_on_the_way_back_it_goes_on_back() -> None:
     for side in SIDES:
         scene.say(A, Command.FENCED, side=side, round=0xFFFFFFFF)
     scene = restart(scene)
+    assert [row.name for row in scene.rows] == ["waiting+fenced"]
     assert scene.sent(Command.ABORT, A)
     scene.answer(Command.ABORT, A)
     assert scene.actions[-1] == TurnBack((1,))

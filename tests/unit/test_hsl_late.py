@@ -1,14 +1,38 @@
-"""What an agent does with strays that would come late: flows are let go without their fence."""
+"""What an agent does with packets that would come late: strays, and what it holds itself."""
 
+import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 from flowferry import _native
-from flowferry.wire import CONTROLLER, Command, Flags, KeyRing, Match, Message, Peer, Sealer, Side
+from flowferry.wire import (
+    CONTROLLER,
+    Command,
+    Counter,
+    Flags,
+    KeyRing,
+    Match,
+    Message,
+    Opener,
+    Peer,
+    Reason,
+    Report,
+    Sealer,
+    Side,
+)
 
 KEYS = KeyRing(1, bytes(32))
 PART, SOURCE, DESTINATION = 1 << 8 | 1, 1, 2
 FINAL = 0xFFFF_FFFF
+SECOND = 1_000_000_000
+ENDS = struct.pack("!HHHHBBH4s4s", 0x4500, 32, 0, 0, 64, 17, 0, bytes(4), bytes(4))
+PACKET = bytes(12) + b"\x08\x00" + ENDS + struct.pack("!HHHHI", 1, 2, 12, 0, 0)
+THROW_AWAY = Message(
+    command=Command.ABORT,
+    handover=PART,
+    flags=Flags.TURNED | Flags.STATE_LOST,
+    error=Report(Reason.REQUESTED, "over"),
+)
 
 
 class Destination:
@@ -18,6 +42,8 @@ class Destination:
         self._core = _native.HslInstance(DESTINATION, buffer_bytes=1 << 20)
         self._sealer = Sealer(KEYS, sender=CONTROLLER, boot=1)
         self._opener = _native.WireOpener(DESTINATION)
+        self._voice = _native.WireSealer(DESTINATION, 1)
+        self._ear = Opener(KEYS, own=CONTROLLER)
         self.hear(
             Message(
                 command=Command.PREPARE,
@@ -34,12 +60,34 @@ class Destination:
         )
         self._core.connected("192.0.2.1:7000", 0)
 
-    def hear(self, message: Message) -> list[str]:
+    def hear(self, message: Message, now: int = 0) -> list[str]:
         """The controller says something; what is done."""
         message = replace(message, to=DESTINATION)
         frame, _ = self._sealer.seal(message, destination=bytes(6), source=bytes(6))
-        self._core.control(1, self._opener.open(KEYS, frame), 0)
+        self._core.control(1, self._opener.open(KEYS, frame), now)
         return [action[0] for action in self._core.actions()]
+
+    def packet(self) -> bool:
+        """A packet comes; whether it goes on to the function."""
+        goes_on: bool = self._core.ingress(1, PACKET)
+        self._core.read(1, 10, 0)
+        return goes_on
+
+    def strays(self) -> int:
+        """Packets that leave it for where its strays go."""
+        return sum(1 for _ in iter(self._core.next_stray, None))
+
+    def tick(self, now: int) -> list[Message]:
+        """Time has passed; what it says."""
+        self._core.tick(now)
+        self._core.settle(now)
+        said = [action[2] for action in self._core.actions() if action[0] == "send"]
+        frames = [self._voice.seal(KEYS, one, bytes(6), bytes(6), 1500)[0] for one in said]
+        return [self._ear.open(frame) for frame in frames]
+
+    @property
+    def phase(self) -> str | None:
+        return self._core.phase(PART)
 
     def is_fenced(self, side: Side) -> None:
         """The source says that nothing is behind this."""
@@ -64,3 +112,27 @@ def test_behind_the_fence_there_are_no_strays_to_be_late() -> None:
 
 def test_for_want_of_state_alone_strays_are_heard() -> None:
     assert "hang_up" not in Destination().hear(release(Flags.STATE_LOST))
+
+
+def test_what_belongs_to_a_move_that_went_back_is_thrown_away() -> None:
+    agent = Destination()
+    assert not agent.packet()
+    assert "discard" in agent.hear(THROW_AWAY)
+    assert agent.strays() == 1
+    assert not agent.packet(), "a switch may still use an old entry"
+    assert agent.strays() == 1
+    (told,) = [one for one in agent.tick(SECOND) if one.command == Command.ABORTED]
+    assert told.counts is not None
+    assert told.counts[Counter.STRAY_PACKETS] == 2
+    agent.hear(Message(command=Command.RELEASE, handover=PART), SECOND)
+    assert agent.phase == "over"
+    assert agent.packet(), "it is an instance like any other"
+
+
+def test_an_agent_of_whose_part_nobody_speaks_says_where_it_is() -> None:
+    agent = Destination()
+    agent.hear(Message(command=Command.QUERY), 2 * SECOND)  # a heartbeat: the controller is alive
+    assert agent.tick(3 * SECOND - 1) == []
+    (told,) = agent.tick(3 * SECOND)
+    assert (told.command, told.handover, told.step) == (Command.STATUS, PART, "armed")
+    assert agent.tick(4 * SECOND) == []

@@ -62,6 +62,9 @@ fn what_has_imported_gives_nothing_back() {
     for phase in [Phase::Imported, Phase::Releasing, Phase::Released] {
         assert!(transition(phase, Event::Handback).is_none(), "{phase:?}");
     }
+    // Thrown away, since the flows went on at the other end: not given back.
+    let discards = TRANSITIONS.iter().filter(|row| row.event == Event::Discard);
+    assert!(discards.into_iter().all(|row| row.to == Phase::Discarding));
     let thaws = TRANSITIONS
         .iter()
         .filter(|row| row.to == Phase::Resuming && row.from != row.to);

@@ -205,6 +205,7 @@ fn write_action(py: Python<'_>, action: Action, flush: u64) -> PyResult<Bound<'_
         }
         Action::Connect(peer) => ("connect", peer.to_string()).into_bound_py_any(py),
         Action::Strays { hold, to } => ("strays", hold, to.to_string()).into_bound_py_any(py),
+        Action::Discard(hold) => ("discard", hold).into_bound_py_any(py),
         Action::HangUp(instance) => ("hang_up", instance).into_bound_py_any(py),
         Action::Flush { side, .. } => ("flush", number(side), flush).into_bound_py_any(py),
         Action::Tell(line) => ("tell", line.to_json().to_string()).into_bound_py_any(py),

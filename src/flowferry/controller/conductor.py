@@ -12,6 +12,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from flowferry.controller.handover import Handover
@@ -23,6 +24,7 @@ from flowferry.controller.strategies.base import (
     Note,
     Plan,
     Received,
+    Report,
     Send,
     Strategy,
     Tick,
@@ -82,6 +84,8 @@ class Conductor:
         self.dead: set[int] = set()
         self.started = False
         self.over = False
+        #: From the handover's beginning to a restart of the controller, milliseconds.
+        self._before_ms = 0.0
 
     @property
     def instances(self) -> set[int]:
@@ -91,12 +95,14 @@ class Conductor:
     def start(self) -> None:
         """Begin."""
         self.started = True
+        self.handover.begin()
         self._carry_out(self._strategy.start(self.plan, self._loop.time()))
         self._drain()
 
     def restore(self, data: Mapping[str, Any]) -> None:
         """Go on from a journalled step."""
         self.started = True
+        self._before_ms = self.handover.age_ms
         self._carry_out(self._strategy.restore(self.plan, data, self._loop.time()))
         self._drain()
 
@@ -142,7 +148,14 @@ class Conductor:
         handover = self.handover
         if not self.over:
             handover.state = self._strategy.state
-            handover.report = self._strategy.report(self._loop.time())
+            handover.report = self._report()
+
+    def _report(self) -> Report:
+        """The strategy's, which knows nothing of the time before a restart."""
+        report = self._strategy.report(self._loop.time())
+        if report.duration_ms is None:
+            return report
+        return replace(report, duration_ms=self._before_ms + report.duration_ms)
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -173,7 +186,7 @@ class Conductor:
     def _finish(self, end: Finished) -> None:
         handover = self.handover
         self.over = True
-        handover.report = self._strategy.report(self._loop.time())
+        handover.report = self._report()
         handover.state, handover.error = end.state, end.error
         self._set_timer()
         self._world.finished(handover, end)

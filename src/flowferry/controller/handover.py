@@ -32,6 +32,8 @@ class Handover:
     settings: Settings
     #: Unix time, seconds.
     asked: float
+    #: The same of when it began, having waited for others; `None` until then.
+    began: float | None = None
     #: What was asked for, once it is planned.
     change: Change | None = None
     #: What of it is in force, and the way back from there; `None` before the turn.
@@ -62,12 +64,28 @@ class Handover:
         if len(self.timeline) < MOST_NOTES:
             self.timeline.append((round((time.time() - self.asked) * 1e3, 3), line))
 
+    def begin(self) -> None:
+        """It waits for nobody any more."""
+        self.began = time.time()
+
+    @property
+    def age_ms(self) -> float:
+        """Since it began, or was asked for; by the system's clock, across restarts."""
+        began = self.asked if self.began is None else self.began
+        return max(0.0, round((time.time() - began) * 1e3, 3))
+
     @property
     def lost_packets(self) -> int:
         """By the agents' account, with what died with one of them."""
         said = self.report.lost_of
         unsaid = (max(0, held - said.get(one, 0)) for one, held in self.lost_unsaid.items())
         return self.report.lost_packets + sum(unsaid)
+
+    def whereabouts(self, part: Part) -> int | None:
+        """The instance that the rules send a part's flows to; `None`: they were never touched."""
+        if self.done is None:
+            return None
+        return part.source if part.number in self.back else part.destination
 
     @property
     def is_over(self) -> bool:
@@ -125,6 +143,7 @@ class Handover:
                 **asdict(self.report),
                 **{name: list(getattr(self.report, name).items()) for name in _NUMBERED},
             },
+            "began": self.began,
             "lost_unsaid": list(self.lost_unsaid.items()),
             "back": sorted(self.back),
             "parts": [_write_part(part) for part in self.parts],
@@ -141,7 +160,7 @@ class Handover:
         known = {each.name for each in fields(Report)}
         report = {name: value for name, value in report.items() if name in known}
         report |= {name: dict(map(tuple, report.get(name, ()))) for name in _NUMBERED}
-        report["flags"] = tuple(report["flags"])
+        report |= {name: tuple(report.get(name, ())) for name in ("flags", "gone")}
         plain = {name: data[name] for name in _PLAIN}
         return cls(
             **{
@@ -150,6 +169,7 @@ class Handover:
                 "timeline": [(at, line) for at, line in data["timeline"]],
                 "settings": Settings(**data["settings"]),
                 "report": Report(**report),
+                "began": data.get("began"),
                 "lost_unsaid": dict(map(tuple, data.get("lost_unsaid", ()))),
                 "back": set(data["back"]),
                 "parts": tuple(_read_part(part) for part in data["parts"]),

@@ -24,6 +24,8 @@ class Losses:
         self._failed: dict[int, list[Handover]] = {}
         #: The last handover that an instance took part in, and when it ended.
         self._last: dict[int, tuple[float, Handover]] = {}
+        #: What instances have thrown away of parts that were over, by instance and part.
+        self._thrown_away: dict[tuple[int, int], int] = {}
 
     def begin(self, handover: Handover, instances: Iterable[int]) -> None:
         """Instances take part in a handover from now on."""
@@ -40,6 +42,16 @@ class Losses:
         """An agent is gone, with what it holds."""
         failed = self._failed.setdefault(instance, [])
         failed += [each for each in self._under_way.get(instance, ()) if each not in failed]
+
+    def late(self, handover: Handover, instance: int, part: int, packets: int) -> int:
+        """An agent says what it has thrown away of a part since it was over; what of it is new."""
+        new = packets - self._thrown_away.get((instance, part), 0)
+        if new <= 0:
+            return 0
+        self._thrown_away[instance, part] = packets
+        held = handover.lost_unsaid.get(instance, handover.report.lost_of.get(instance, 0))
+        handover.lost_unsaid[instance] = held + new
+        return new
 
     def tell(self, instance: int, packets: int, fresh: bool, since: float) -> Handover | None:
         """An agent is back and says what had been lost; the handover that bears it.

@@ -30,6 +30,7 @@ from flowferry.controller.openflow.channel import Channel
 from flowferry.controller.openflow.listener import Listener
 from flowferry.controller.partition import parts as parts_of
 from flowferry.controller.store import Record, Store
+from flowferry.controller.strategies import late
 from flowferry.controller.strategies.base import (
     AbortRequested,
     Finished,
@@ -43,7 +44,7 @@ from flowferry.controller.strategies.base import (
     TurnRefused,
 )
 from flowferry.controller.switchboard import Switchboard
-from flowferry.wire import Command, Flags, KeyRing, Match, Message, Side
+from flowferry.wire import KeyRing, Match, Message, Side
 
 LOG = logging.getLogger(__name__)
 Build = Callable[[Model], Change]
@@ -190,21 +191,22 @@ class Service:
             self._answer_late(instance, message)
 
     def _answer_late(self, instance: Instance, message: Message) -> None:
-        """An agent that did not hear the end of a handover asks again; let it have its peace."""
+        """An agent has not heard the end of a handover; let it have its peace."""
         handover = self.handovers.get(message.handover >> 8)
-        answer = {
-            Command.IMPORTED: Command.COMMIT,
-            Command.RELEASED: Command.RELEASE,
-            Command.ABORTED: Command.RELEASE,
-            Command.ABORT: Command.RELEASE,
-            # It was taken for dead, and still keeps what comes: nobody sends markers any more.
-            Command.SEEN: Command.RELEASE,
-        }.get(message.command)
-        if handover is not None and handover.is_over and answer is not None:
-            forced = message.command is Command.SEEN
-            flags = Flags.UNFENCED | Flags.STATE_LOST if forced else Flags.NONE
-            reply = Message(command=answer, handover=message.handover, flags=flags)
+        if handover is None or not handover.is_over:
+            return
+        number = message.handover & 0xFF
+        part = next((each for each in handover.parts if each.number == number), None)
+        if part is None or instance.id not in (part.source, part.destination):
+            return
+        at = handover.whereabouts(part)
+        reply = late.answer(instance.id, message, at)
+        if reply is not None:
             self.agents.send(instance.id, None, reply)
+        thrown_away = late.thrown_away(instance.id, message, at)
+        lost = self._losses.late(handover, instance.id, message.handover, thrown_away)
+        if lost:
+            self._lose(handover, instance, lost)
 
     def _dead(self, instance: Instance, why: str) -> None:
         self.publish("instance", {"name": instance.name, "alive": False, "why": why})
@@ -220,6 +222,9 @@ class Service:
         handover = self._losses.tell(instance.id, packets, fresh, since)
         if handover is None:
             return
+        self._lose(handover, instance, packets)
+
+    def _lose(self, handover: Handover, instance: Instance, packets: int) -> None:
         handover.note(f"instance {instance.name} had held {packets} packets, which are lost")
         if not handover.is_over:
             return self.changed(handover)
@@ -432,7 +437,7 @@ class Service:
     def _close(self, handover: Handover, state: HandoverState, error: str | None) -> None:
         handover.state, handover.error = state, error
         if handover.report.duration_ms is None:  # no strategy has led it to its end
-            handover.report = replace(handover.report, duration_ms=_since(handover))
+            handover.report = replace(handover.report, duration_ms=handover.age_ms)
         self.board.settle(handover.number)
         with self.store.together():
             self.store.save_handover(Record(handover.number, True, handover.as_record()))
@@ -497,7 +502,3 @@ def _with_defaults(model: Model) -> Model:
 
 def _meet(some: list[Match], others: list[Match]) -> bool:
     return any(overlaps(one, other) for one in some for other in others)
-
-
-def _since(handover: Handover) -> float:
-    return round((time.time() - handover.asked) * 1e3, 3)

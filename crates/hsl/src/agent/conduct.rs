@@ -51,6 +51,7 @@ impl Agent {
             Action::Strays { hold, to } => {
                 self.peers.of_hold.insert(hold, to.to_string());
             }
+            Action::Discard(hold) => drop(self.peers.of_hold.remove(&hold)),
             Action::HangUp(instance) => {
                 let others = |taker: &Taker| taker.from() != Some(instance);
                 self.peers.takers.retain(others);
@@ -110,6 +111,10 @@ impl Agent {
     }
 
     fn send_control(&mut self, side: Side, mut message: Message) {
+        // Said in the round of work in which we were stopped, it is no longer true.
+        if self.is_late() {
+            return;
+        }
         if message.command == Command::Status {
             self.complete(&mut message);
         }

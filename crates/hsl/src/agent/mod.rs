@@ -214,7 +214,7 @@ impl Agent {
     /// Whether we have been away too long, or packets have gone past: then nothing of what is held
     /// may go out any more, not even in the round of work in which we were stopped. The next beat
     /// starts over and counts it.
-    fn is_late(&mut self) -> bool {
+    pub(super) fn is_late(&mut self) -> bool {
         if now() - self.last_beat > self.config.heartbeat_timeout_ms * 1_000_000 {
             self.shim.trip();
         }

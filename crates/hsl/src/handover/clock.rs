@@ -18,10 +18,11 @@ impl Part {
     /// When something is due at the latest.
     pub(super) fn next_due(&self) -> Option<u64> {
         let silence = self.last_word_ns + (self.silences + 1) * self.silence_ns();
+        let reminder = self.named_ns + self.silence_ns();
         [self.due_ns, self.quiet_until_ns, self.repeats.next_due()]
             .into_iter()
             .flatten()
-            .chain([silence])
+            .chain([silence, reminder])
             .min()
     }
 }
@@ -32,6 +33,7 @@ impl Handovers {
             self.end_quiet_time(endpoint, id, now);
             self.pass_deadline(endpoint, id, now);
             self.repeat(endpoint, id, now);
+            self.remind(endpoint, id, now);
             self.notice_silence(endpoint, id, now);
         }
     }
@@ -69,8 +71,28 @@ impl Handovers {
                 let why = "the function did not take the state in time";
                 self.plead(id, Reason::ImportFailed, why, now);
             }
+            Phase::Discarding => {
+                self.fire(endpoint, id, Event::Release, now);
+            }
             _ => {}
         }
+    }
+
+    /// A controller that asks only for heartbeats may have ended the part without us: it had taken us
+    /// for dead, or its last word was lost. Say where the part is; the answer is where it belongs.
+    fn remind(&mut self, endpoint: &Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self
+            .parts
+            .get_mut(&id)
+            .filter(|part| part.named_ns + part.silence_ns() <= now)
+        else {
+            return;
+        };
+        part.named_ns = now;
+        let (side, times) = (part.terms.sides[0], part.reminders);
+        part.reminders += 1;
+        let message = self.status(endpoint, id);
+        self.send_again(side, message, times);
     }
 
     fn repeat(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {

@@ -38,7 +38,10 @@ impl Handovers {
         let word = |part: &mut Part| (part.last_word_ns, part.silences) = (now, 0);
         match id {
             0 => self.parts.values_mut().for_each(word),
-            id => self.parts.get_mut(&id).into_iter().for_each(word),
+            id => self.parts.get_mut(&id).into_iter().for_each(|part| {
+                word(part);
+                part.named_ns = now;
+            }),
         }
         if let Some(epoch) = message.epoch().filter(|it| *it != self.settings.epoch) {
             let why = format!(
@@ -330,6 +333,9 @@ impl Handovers {
         };
         part.repeats.end(Topic::Plea);
         let turned = message.flags.contains(Flags::TURNED);
+        if turned && message.flags.contains(Flags::STATE_LOST) {
+            return self.on_discard(endpoint, id, asked, message, now);
+        }
         let event = if turned {
             Event::Handback
         } else {
@@ -359,6 +365,34 @@ impl Handovers {
         }
     }
 
+    /// The part is over, and the flows are at the other end: nothing here is for anybody any more.
+    fn on_discard(
+        &mut self,
+        endpoint: &mut Endpoint,
+        id: HoldId,
+        asked: Asked,
+        message: &Message,
+        now: u64,
+    ) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        let event = match part.phase {
+            Phase::Preparing | Phase::Prepared | Phase::Arming => Event::Abort,
+            phase if phase.gives() => Event::Release,
+            _ => Event::Discard,
+        };
+        if super::table::transition(part.phase, event).is_none() {
+            return self.refuse_state(id, asked);
+        }
+        if part.error.is_none() {
+            part.error = message.error().cloned();
+        }
+        part.asked = None;
+        self.acknowledge(id, asked, Flags::NONE, None);
+        self.fire(endpoint, id, event, now);
+    }
+
     fn on_marker(&mut self, endpoint: &mut Endpoint, side: Side, message: &Message, now: u64) {
         if message.side() != Some(translate::to_wire(side)) {
             return; // counted by the shell
@@ -385,25 +419,7 @@ impl Handovers {
 
     fn on_query(&mut self, endpoint: &Endpoint, asked: Asked, message: &Message) {
         let id = message.handover;
-        let mut counts = Self::gauges(endpoint);
-        if let Some(part) = self.parts.get(&id) {
-            counts.extend(Self::figures(endpoint, part));
-        } else if let Some(ended) = self.remembered(id) {
-            counts.extend(ended.counts.clone());
-        }
-        let of_part = self.parts.get(&id).map(|part| part.flags);
-        let flags = of_part.or_else(|| self.remembered(id).map(|ended| ended.flags));
-        let mut answer = self
-            .message(Command::Status, id)
-            .flagged(flags.unwrap_or(Flags::NONE))
-            .with(Tlv::Counts(counts))
-            .with(Tlv::Epoch(self.settings.epoch))
-            .with(reply(asked))
-            .with(Tlv::Name(self.settings.name.clone()));
-        if id != 0 {
-            let step = self.phase(id).map(Phase::name);
-            answer = answer.with(Tlv::Step(step.unwrap_or_else(|| "none".to_owned())));
-        }
+        let answer = self.status(endpoint, id).with(reply(asked));
         let side = asked.side;
         if message.flows().is_none() {
             self.actions.push(Action::Send {
@@ -421,6 +437,29 @@ impl Handovers {
             sides: Side::ALL.to_vec(),
         };
         self.survey(Survey::Status { answer, side, spec }, matching);
+    }
+
+    /// Where a part is, or (0) how the agent is.
+    pub(super) fn status(&self, endpoint: &Endpoint, id: HoldId) -> Message {
+        let mut counts = Self::gauges(endpoint);
+        if let Some(part) = self.parts.get(&id) {
+            counts.extend(Self::figures(endpoint, part));
+        } else if let Some(ended) = self.remembered(id) {
+            counts.extend(ended.counts.clone());
+        }
+        let of_part = self.parts.get(&id).map(|part| part.flags);
+        let flags = of_part.or_else(|| self.remembered(id).map(|ended| ended.flags));
+        let mut answer = self
+            .message(Command::Status, id)
+            .flagged(flags.unwrap_or(Flags::NONE))
+            .with(Tlv::Counts(counts))
+            .with(Tlv::Epoch(self.settings.epoch))
+            .with(Tlv::Name(self.settings.name.clone()));
+        if id != 0 {
+            let step = self.phase(id).map(Phase::name);
+            answer = answer.with(Tlv::Step(step.unwrap_or_else(|| "none".to_owned())));
+        }
+        answer
     }
 
     pub(super) fn survey(&mut self, survey: Survey, matching: Match) {

@@ -134,6 +134,8 @@ pub enum Action {
         /// The agent.
         to: SocketAddr,
     },
+    /// Strays of this hold go nowhere any more: they are lost, and counted.
+    Discard(HoldId),
     /// End the streams of this instance to us, unread: what it has sent is its own to count.
     HangUp(u32),
     /// Put a flush frame into every CPU's queue.

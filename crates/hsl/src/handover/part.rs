@@ -86,6 +86,10 @@ pub struct Part {
     pub heard: (u64, u64),
     /// When the controller was last heard of.
     pub last_word_ns: u64,
+    /// When the controller last named this part, or was told of it unasked.
+    pub named_ns: u64,
+    /// How often it was told.
+    pub reminders: u32,
     /// The controller was silent for so many times three settling times.
     pub silences: u64,
     /// To be answered.
@@ -145,6 +149,8 @@ impl Part {
             phase,
             heard,
             last_word_ns: now,
+            named_ns: now,
+            reminders: 0,
             silences: 0,
             asked: Some(asked),
             promised: false,

@@ -56,6 +56,7 @@ impl Handovers {
             Duty::Import => self.import(endpoint, id, now),
             Duty::ReportState => self.report_state(endpoint, id, now),
             Duty::GiveBack => self.give_back(endpoint, id),
+            Duty::Discard => self.discard(endpoint, id, now),
             Duty::LetGo => self.let_go(endpoint, id, now),
             Duty::Report => self.report_release(endpoint, id, now),
         }
@@ -343,6 +344,27 @@ impl Handovers {
         self.tell_aborted(id);
     }
 
+    /// What is kept would be late at the other end, where the flows go on; so would what a switch still
+    /// sends here by an old entry.
+    fn discard(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        let Some(part) = self.parts.get_mut(&id) else {
+            return;
+        };
+        part.repeats.clear();
+        part.quiet_until_ns = None;
+        part.due_ns = Some(now + part.terms.settling_ns);
+        part.called_off = true;
+        let (role, spec) = (part.terms.role, part.terms.spec(HoldRole::Capture));
+        self.actions.push(Action::Discard(id));
+        let _ = endpoint.turn(id, HoldRole::Stray); // without the hold `Ended` has come
+        match role {
+            Role::Source => self.tell_end(id, None),
+            Role::Destination => self.tell_aborted(id),
+        }
+        let matching = spec.matching.clone();
+        self.survey(Survey::Disown(spec), matching);
+    }
+
     fn let_go(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
         let Some(part) = self.parts.get_mut(&id) else {
             return;
@@ -437,7 +459,7 @@ impl Handovers {
         self.send_again(side, message, times);
     }
 
-    fn send_again(&mut self, side: Side, message: flowferry_wire::Message, times: u32) {
+    pub(super) fn send_again(&mut self, side: Side, message: flowferry_wire::Message, times: u32) {
         // A switch may be gone: repeats take turns.
         let side = if times % 2 == 1 { side.other() } else { side };
         let message = match times {
@@ -586,7 +608,7 @@ impl Handovers {
         };
         let expected = matches!(
             part.phase,
-            Phase::Releasing | Phase::Closing | Phase::Withdrawing
+            Phase::Releasing | Phase::Closing | Phase::Withdrawing | Phase::Discarding
         );
         if !expected {
             part.flags = part.flags | Flags::UNFENCED;

@@ -5,8 +5,9 @@
 //! `Importing`, `Imported`, and lets go: `Releasing`, `Released`. When a handover is called off
 //! after the turn, the source takes the flows back (`Regaining`, `Resuming`, then as a destination
 //! at its end) and the destination gives them back (`Returning`, then as a source at its end).
-//! `Withdrawing` is a destination that lets go because nothing had turned. `Over`: nothing is held,
-//! and what still comes is answered as before.
+//! `Withdrawing` is a destination that lets go because nothing had turned. `Discarding` is whoever was
+//! taken for dead, while the flows went on at the other end. `Over`: nothing is held, and what still
+//! comes is answered as before.
 //!
 //! docs/hsl.md shows the table; failpoints are named by its rows.
 
@@ -44,6 +45,9 @@ pub enum Phase {
     Returning,
     /// Destination, called off before the turn: lets go.
     Withdrawing,
+    /// Its flows went where they are without this agent: what it kept is thrown away and counted, and
+    /// so is what still comes.
+    Discarding,
     /// All is fenced and the state is in: the hold ends.
     Releasing,
     /// Says so until the controller has heard it.
@@ -54,7 +58,7 @@ pub enum Phase {
 
 impl Phase {
     /// Every one.
-    pub const ALL: [Phase; 18] = [
+    pub const ALL: [Phase; 19] = [
         Preparing,
         Prepared,
         Draining,
@@ -70,6 +74,7 @@ impl Phase {
         Imported,
         Returning,
         Withdrawing,
+        Discarding,
         Releasing,
         Released,
         Over,
@@ -134,6 +139,8 @@ pub enum Event {
     Handback,
     /// The destination has agreed to give back.
     Returned,
+    /// It is over for the controller, and the flows are at the other end.
+    Discard,
     /// All that was held has been thrown away (a new epoch).
     Lost,
 }
@@ -164,6 +171,8 @@ pub enum Duty {
     ReportState,
     /// Say so on the stream, and send what is kept back.
     GiveBack,
+    /// Throw away what is kept, and what still comes.
+    Discard,
     /// End the hold, in order.
     LetGo,
     /// Report the release until it is heard.
@@ -227,7 +236,6 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Phase::Exported, Handback, Regaining, Capture),
     row(Phase::Exported, Release, Closing, LetGo),
     row(Phase::Exported, Ended, Over, Duty::None),
-    row(Committed, Freeze, Committed, Duty::None),
     row(Committed, Commit, Committed, Duty::None),
     row(Committed, Release, Closing, LetGo),
     row(Committed, Ended, Over, Duty::None),
@@ -235,10 +243,12 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Closing, Ended, Over, Answer),
     row(Regaining, Handback, Regaining, Duty::None),
     row(Regaining, Returned, Resuming, Thaw),
+    row(Regaining, Event::Discard, Discarding, Duty::Discard),
     row(Regaining, Ended, Released, Report),
     row(Resuming, Handback, Resuming, Duty::None),
     row(Resuming, Returned, Resuming, Duty::None),
     row(Resuming, Fenced, Releasing, LetGo),
+    row(Resuming, Event::Discard, Discarding, Duty::Discard),
     row(Resuming, Ended, Released, Report),
     row(Arming, Ready, Armed, Answer),
     row(Arming, Fail, Withdrawing, LetGo),
@@ -248,18 +258,24 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Armed, StateEnd, Importing, Import),
     row(Armed, StateIn, Imported, ReportState),
     row(Armed, Handback, Returning, GiveBack),
+    row(Armed, Event::Discard, Discarding, Duty::Discard),
     row(Armed, Ended, Released, Report),
     row(Importing, StateIn, Imported, ReportState),
     row(Importing, Handback, Returning, GiveBack),
+    row(Importing, Event::Discard, Discarding, Duty::Discard),
     row(Importing, Ended, Released, Report),
     row(Imported, Commit, Imported, Duty::None),
     row(Imported, Fenced, Releasing, LetGo),
+    row(Imported, Event::Discard, Discarding, Duty::Discard),
     row(Imported, Ended, Released, Report),
     row(Returning, Handback, Returning, Duty::None),
     row(Returning, Release, Closing, LetGo),
     row(Returning, Ended, Over, Duty::None),
     row(Withdrawing, Abort, Withdrawing, Duty::None),
     row(Withdrawing, Ended, Over, Answer),
+    row(Discarding, Event::Discard, Discarding, Duty::None),
+    row(Discarding, Release, Releasing, LetGo),
+    row(Discarding, Ended, Released, Report),
     row(Releasing, Commit, Releasing, Duty::None),
     row(Releasing, Ended, Released, Report),
     row(Released, Commit, Released, Duty::None),
@@ -279,6 +295,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Imported, Lost, Over, Duty::None),
     row(Returning, Lost, Over, Duty::None),
     row(Withdrawing, Lost, Over, Duty::None),
+    row(Discarding, Lost, Over, Duty::None),
     row(Releasing, Lost, Over, Duty::None),
     row(Released, Lost, Over, Duty::None),
 ];

@@ -212,7 +212,10 @@ impl World {
                     }
                 }
                 Action::Tell(line) => self.lines[at].push_back(line.to_json().to_string()),
-                Action::Strays { .. } | Action::HangUp(_) | Action::Step { .. } => {}
+                Action::Strays { .. }
+                | Action::Discard(_)
+                | Action::HangUp(_)
+                | Action::Step { .. } => {}
                 Action::Survey { .. } | Action::Own(_) | Action::Disown(_) => {
                     unreachable!("done inside")
                 }

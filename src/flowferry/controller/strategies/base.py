@@ -17,7 +17,7 @@ calls `handle(Tick(), now)` when `next_due` has come. What the shell owes a stra
 * Heartbeats are the shell's: an agent that misses too many, or reports another epoch than at the
   handover's start, is told once as `InstanceDead`.
 * After `Finished` no event is handed in any more; an agent that still reports about the handover
-  (RELEASED, ABORTED) is answered with a RELEASE by the shell.
+  is answered by the shell with what `late` says.
 * After a restart of the controller the switches are first brought in line with the last `Turn` and
   `TurnBack`s that were carried out; then `restore` is called with the data of the last `Journal`.
 """
@@ -251,6 +251,8 @@ class Report:
     markers: int = 0
     #: `state_lost`, `unfenced`, `drain_unproven`: what the agents could not promise.
     flags: tuple[str, ...] = ()
+    #: Instances that were taken for dead.
+    gone: tuple[int, ...] = ()
     error: str | None = None
     #: State of each part, by its number.
     parts: Mapping[int, str] = field(default_factory=dict)

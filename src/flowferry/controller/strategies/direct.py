@@ -72,6 +72,8 @@ class Direct:
         self._finished: Finished | None = None
         self._began_at = 0.0
         self._ended_at: float | None = None
+        #: When something happened last.
+        self._last_at = 0.0
         #: The switches have been told to turn ...
         self._turned = False
         #: ... and have done so.
@@ -102,6 +104,7 @@ class Direct:
         """Something happened. What does not fit the state changes nothing."""
         if self._finished is not None:
             return []
+        self._notice_standstill(now)
         parts = self._parts.values()
         match event:
             case Received(instance, message, request):
@@ -170,6 +173,7 @@ class Direct:
             lost_of=lost,
             markers=sum(part.markers for part in parts),
             flags=tuple(flag.name.lower() for flag in flags if flag.name),
+            gone=tuple(sorted({instance for part in parts for instance in part.dead})),
             error=error,
             parts={number: str(part.state) for number, part in self._parts.items()},
         )
@@ -178,7 +182,7 @@ class Direct:
 
     def _begin(self, plan: Plan, now: float) -> None:
         numbers = count(1)
-        self._began_at = now
+        self._began_at = self._last_at = now
         self._parts = {
             part.number: self.part_machine(
                 plan, part, numbers, self._out, self._journal, self._hook
@@ -203,6 +207,20 @@ class Direct:
         self._out.append(Note(f"the connection to switch {dpid:#x} is lost"))
         if all(part.state in BEFORE_TURN for part in self._parts.values()):
             self._call_off(f"switch {dpid:#x} is gone", now)
+
+    def _notice_standstill(self, now: float) -> None:
+        """Whoever was stopped cannot know whether agents that heard nothing still hold anything.
+
+        They give up what has not turned after three settling times. Requests that are open let
+        something happen more often than this.
+        """
+        still, self._last_at = now - self._last_at, now
+        settings = [part.plan.settings for part in self._parts.values()]
+        longest = max((max(2 * s.settling_ms, 2 * s.retry_limit_ms) for s in settings), default=0)
+        untouched = all(part.state in BEFORE_TURN for part in self._parts.values())
+        if untouched and still * 1e3 > longest:
+            why = f"the controller stood still for {still:.1f} s before the turn; ask again"
+            self._call_off(why, now)
 
     def _call_off(self, why: str, now: float) -> None:
         called = [part.call_off(why, now) for part in self._parts.values()]

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from flowferry.controller.partition import Part
+from flowferry.controller.strategies import late
 from flowferry.controller.strategies.base import Action, Note, Plan, Send, TurnBack
 from flowferry.controller.strategies.direct_table import (
     FINAL,
@@ -74,7 +75,7 @@ class Duties:
         #: Called off while it is not known yet what the switches do.
         self._pending: str | None = None
         #: Agents that have lost what they held.
-        self._dead: set[int] = set()
+        self.dead: set[int] = set()
         self._turned_at = 0.0
         self._back_at = 0.0
         self._frozen_at: float | None = None
@@ -90,8 +91,9 @@ class Duties:
         self._gives_back = False
         #: When a round was first asked for, until it is fenced.
         self._asked: dict[tuple[Side, int], float] = {}
-        #: Where the agents say they are, after a restart.
+        #: Where the agents say they are, after a restart, and who has only been heard of.
         self._steps: dict[int, tuple[str, Flags]] = {}
+        self._heard: set[int] = set()
 
     @property
     def is_over(self) -> bool:
@@ -172,7 +174,7 @@ class Duties:
         self._out.append(self._send(to, Command.MARKER, side=side, round=round_))
 
     def _gone(self, instance: int) -> bool:
-        return instance in self._dead
+        return instance in self.dead
 
     @property
     def _is_fenced(self) -> bool:
@@ -274,7 +276,11 @@ class Duties:
         ):
             release = self._send(to, Command.RELEASE)
             if self._gone(to):
-                self._out.append(release)  # it may be alive after all
+                # It may be alive after all.
+                forth = self.state is State.CLOSING
+                at = self.part.destination if forth else self.part.source
+                word = late.last_word(to, self.plan.wire_id(self.part), at)
+                self._out.append(Send(to, None, word, 0))
             else:
                 self._ask(name, release, now, at)
 

@@ -21,7 +21,7 @@ from flowferry.controller.strategies.direct_table import (
 from flowferry.wire import Command, Flags, Message, Reason, Report
 
 #: Steps (docs/hsl.md) in which an agent does not have the part any more, or gives it up.
-_FORGOTTEN = frozenset({"none", "over", "withdrawing"})
+_FORGOTTEN = frozenset({"none", "over", "withdrawing", "discarding"})
 _HAS_IMPORTED = frozenset({"imported", "releasing", "released", "closing"})
 _HAS_REGAINED = frozenset({"regaining", "resuming", "releasing", "released"})
 _REPORTED = Flags.DRAIN_UNPROVEN | Flags.UNFENCED | Flags.STATE_LOST
@@ -56,9 +56,9 @@ class PartMachine(Duties):
 
     def die(self, instance: int, why: str, now: float) -> None:
         """An agent has lost what it held."""
-        if instance not in (self.part.source, self.part.destination) or instance in self._dead:
+        if instance not in (self.part.source, self.part.destination) or instance in self.dead:
             return
-        self._dead.add(instance)
+        self.dead.add(instance)
         if self.is_over:
             return
         self.why = self.why or why
@@ -210,7 +210,9 @@ class PartMachine(Duties):
         if side is None or round_ is None:
             return
         forward = instance == self.part.destination
-        if forward and self.state is State.TURNING:
+        if self.state is State.RESUMING:
+            self._heard.add(instance)  # it keeps what comes
+        elif forward and self.state is State.TURNING:
             self._early[side] = round_
         elif self.state in FORWARD if forward else self.state is State.RETURNING:
             self._asked.setdefault((side, round_), now)
@@ -274,17 +276,18 @@ class PartMachine(Duties):
         """Where to go on after a restart. An agent that has not answered is gone."""
         source, destination = self.part.source, self.part.destination
         for instance in (source, destination):
-            self._steps.setdefault(instance, ("none", Flags.NONE))
+            silent = "armed" if instance in self._heard else "none"
+            self._steps.setdefault(instance, (silent, Flags.NONE))
         step, flags = self._steps[destination]
         # Agents that nobody leads finish forward by themselves, and say so.
         alone = step == "over" and bool(flags & Flags.UNFENCED)
         self.imported = alone or step in _HAS_IMPORTED
         self._released = alone
         if step in _FORGOTTEN and not alone:
-            self._dead.add(destination)
+            self.dead.add(destination)
         if self._steps[source][0] in _FORGOTTEN:
-            self._dead.add(source)
-        gone = destination in self._dead
+            self.dead.add(source)
+        gone = destination in self.dead
         self.fire(Cue.DESTINATION_GONE if gone else Cue.FOUND, now)
 
     def _overdue(self, now: float) -> None:
@@ -309,7 +312,7 @@ class PartMachine(Duties):
                 pass
         self.why = self.why or late
         if self.state is State.REGAINING:
-            self._dead.add(source)
+            self.dead.add(source)
         if self.state is State.WITHDRAWING:
-            self._dead.add(destination)
+            self.dead.add(destination)
         self.offer(Cue.OVERDUE, now)
