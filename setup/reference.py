@@ -28,6 +28,7 @@ PARTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("Codecs", "estate/codec.py", ("Codec", "JSON", "PICKLE")),
     ("Changes", "estate/watch.py", ("Watch",)),
     ("For asyncio", "estate/aio.py", ("AsyncEstate",)),
+    ("Items for asyncio", "estate/aio_items.py", ("AsyncItem", "AsyncFlowState")),
     ("A door for the command line", "estate/door.py", ("serve", "Client")),
     ("Errors", "estate/errors.py", ("*",)),
 ]

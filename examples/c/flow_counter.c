@@ -8,7 +8,8 @@
  * On the packet path there is one look into a table of the function's own and two additions through
  * item handles, some 10 ns each. The counters are flow state: both directions of a conversation have
  * one, and `estate_take_flows` moves them when the traffic moves. SIGUSR1 prints what all instances
- * together have counted; SIGINT and SIGTERM end it with the same. Needs CAP_NET_RAW.
+ * together have counted, in all and for each flow; SIGINT and SIGTERM end it with the same. Needs
+ * CAP_NET_RAW.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -127,13 +128,40 @@ static struct flow *lookup(estate *es, const struct flow *wanted)
     return flow;
 }
 
-static int64_t all_instances(estate *es, const char *pattern, estate_view **view)
+/* A reducer: gets all matching items of all instances, in the order of their keys. Prints each flow
+ * with the sum of its items, and gives the sum of all. */
+static int each_flow(void *context, const estate_entry *items, size_t count, estate_value *result)
+{
+    int64_t flow = 0;
+    size_t n;
+    int *printed = context;
+    result->type = ESTATE_INT;
+    for (n = 0; n < count; n++) {
+        const estate_text key = items[n].key;
+        const int last = n + 1 == count || items[n + 1].key.size != key.size ||
+                         memcmp(items[n + 1].key.data, key.data, key.size) != 0;
+        flow += items[n].value.integer;
+        result->integer += items[n].value.integer;
+        if (last) {
+            printf("%s\"%.*s\": %" PRId64, (*printed)++ > 0 ? ", " : "",
+                   (int)(key.size - strlen("/packets")), key.data, flow);
+            flow = 0;
+        }
+    }
+    return ESTATE_OK;
+}
+
+static int64_t all_instances(estate *es, const char *pattern, estate_reducer reducer,
+                             estate_view **view)
 {
     estate_query query = ESTATE_QUERY;
+    int printed = 0;
     query.pattern = pattern;
     query.pattern_size = strlen(pattern);
     query.kind = ESTATE_GLOB;
     query.reduce = "sum";
+    query.reducer = reducer;
+    query.context = &printed;
     if (estate_view_global(es, &query, view) != ESTATE_OK)
         fail("global read");
     return (*view)->found ? (*view)->value.integer : 0;
@@ -141,17 +169,16 @@ static int64_t all_instances(estate *es, const char *pattern, estate_view **view
 
 static void print(estate *es)
 {
-    estate_view *packets, *bytes, *udp;
-    int64_t sum = all_instances(es, "flow:*/packets", &packets);
-    int64_t size = all_instances(es, "flow:*/bytes", &bytes);
-    int64_t udp_sum = all_instances(es, "flow:17,*/packets", &udp);
-    printf("{\"packets\": %" PRId64 ", \"bytes\": %" PRId64 ", \"udp_packets\": %" PRId64
-           ", \"answered\": %zu, \"missing\": %zu}\n",
-           sum, size, udp_sum, packets->answered_count, packets->missing_count);
+    estate_view *packets, *bytes;
+    int64_t sum, size;
+    printf("{\"flows\": {");
+    sum = all_instances(es, "flow:*/packets", each_flow, &packets);
+    size = all_instances(es, "flow:*/bytes", NULL, &bytes);
+    printf("}, \"packets\": %" PRId64 ", \"bytes\": %" PRId64 ", \"answered\": %zu, \"missing\": %zu}\n",
+           sum, size, packets->answered_count, packets->missing_count);
     fflush(stdout);
     estate_free(packets);
     estate_free(bytes);
-    estate_free(udp);
 }
 
 static int packet_socket(const char *interface)

@@ -357,6 +357,31 @@ class EstateCore:
         Raises:
             NotJoined: Not all of them did in time: nothing is written anywhere.
         """
+    def abort_take(self, move_id: int) -> bool:
+        """Give up a move to here that waits in another thread; that one gets `MoveAborted`.
+
+        Does not wait.
+
+        Returns:
+            True if it takes place nowhere now. False if there is no such move under way, or if its
+            source has been asked to decide it and it is too late. Always False with servers, where
+            nothing is ever under way.
+        """
+    def declare_dead(self, node: str) -> int:
+        """Vouch that the process of a member that has gone has ended, and its memory with it.
+
+        For when a member's host is lost for good with its address while a `take` waits for its
+        word: nothing else will ever prove that it is dead. The items are this instance's then. If
+        the member lives after all, both own the items until they hear of each other, and what one
+        of them has written is lost then. With `p2p` only.
+
+        Returns:
+            How many moves waited for it.
+
+        Raises:
+            OptionInvalid: It is a live member.
+            NoMember: None of that name has gone.
+        """
     def members(self) -> list[str]:
         """Names of the live members, this one included, in order."""
     def statistics(self) -> dict[str, int]:

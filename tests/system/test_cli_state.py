@@ -225,6 +225,26 @@ def test_flows_are_taken_from_another_member(run: Run, pair: Any) -> None:
     assert "nf9" in refused(run("take", "flow:x", "--from", "nf9", "--node", "nf1"), 1)
 
 
+def test_what_cannot_be_given_up_or_is_not_dead_is_said(run: Run, pair: Any) -> None:
+    here = ["--node", "nf1"]
+    assert "no move 0x5 to nf1 can be given up" in refused(run("abort-take", "5", *here), 1)
+    assert "--its-process-has-ended" in refused(run("declare-dead", "nf2", *here), 2)
+    vouched = ["--its-process-has-ended", *here]
+    assert "nf2 is a live member" in refused(run("declare-dead", "nf2", *vouched), 2)
+    assert "no member that has gone" in refused(run("declare-dead", "nf3", *vouched), 1)
+    pair.kill()
+    pair.wait(30)
+
+    def gone() -> bool:
+        return bool(said(run("members", "--json", *here))["members"] == ["nf1"])
+
+    wait_until(gone, "a killed member stays a member")
+    told = said(run("declare-dead", "nf2", "--json", *vouched))
+    assert told == {"node": "nf1", "member": "nf2", "moves": 0}
+    done = run("declare-dead", "nf2", *vouched)
+    assert done.stdout == "nf2 is dead to nf1; 0 moves that waited for it are decided\n"
+
+
 def test_figures_and_tables_for_people(run: Run, pair: Any) -> None:
     figures = said(run("statistics", "--node", "nf2", "--json"))
     assert (figures["node"], figures["items"]) == ("nf2", 2)

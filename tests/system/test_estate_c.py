@@ -15,11 +15,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis_servers import Server, cluster_url
 
+from flowferry.estate import scope
 from flowferry.testbed import Pair
+from flowferry.wire import Flow
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "crates/estate/tests/c"
@@ -32,11 +37,13 @@ VALGRIND = (
     "--errors-for-leak-kinds=definite",
     "--error-exitcode=9",
 )
-#: 25 datagrams of each of two flows.
-SEND = """
+#: Of each of these to the same at the other end, 25 datagrams.
+PORTS = (5001, 5002)
+SEND = f"""
 import socket, sys
-for port in (5001, 5002):
+for port in {PORTS}:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.bind(("", port))
         for number in range(25):
             out.sendto(b"x" * number, (sys.argv[1], port))
 """
@@ -98,19 +105,40 @@ def free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("backend", ["local", "p2p"])
-def test_every_function_does_what_the_header_says(installed: Installed, backend: str) -> None:
+def url(backend: str, request: pytest.FixtureRequest) -> str:
+    """How the library calls a backend; the servers are those that all tests share."""
+    if backend == "redis":
+        one: Server = request.getfixturevalue("one_redis")
+        return one.url
+    if backend == "redis+cluster":
+        return cluster_url(request.getfixturevalue("six_redis"))
+    return backend
+
+
+def members_of(backend: str) -> list[str]:
+    """The arguments of `members.c`."""
+    return [backend] if backend != "p2p" else [backend, f"127.0.0.1:{free_port()}"]
+
+
+@pytest.mark.parametrize("backend", ["local", "p2p", "redis", "redis+cluster"])
+def test_every_function_does_what_the_header_says(
+    installed: Installed, backend: str, request: pytest.FixtureRequest
+) -> None:
     program = installed.build(SOURCES / "contract.c")
-    assert installed.run(str(program), backend) == "contract holds\n"
+    assert installed.run(str(program), url(backend, request)) == "contract holds\n"
 
 
 def test_threads_share_an_estate(installed: Installed) -> None:
     assert installed.run(str(installed.build(SOURCES / "threads.c"))) == "threads agree\n"
 
 
-def test_two_members_see_each_other(installed: Installed) -> None:
+@pytest.mark.parametrize("backend", ["p2p", "redis", "redis+cluster"])
+def test_two_members_see_each_other(
+    installed: Installed, backend: str, request: pytest.FixtureRequest
+) -> None:
     program = installed.build(SOURCES / "members.c")
-    assert installed.run(str(program), f"127.0.0.1:{free_port()}") == "members agree\n"
+    arguments = members_of(url(backend, request))
+    assert installed.run(str(program), *arguments) == "members agree\n"
 
 
 def test_the_header_is_for_cpp_too(installed: Installed) -> None:
@@ -121,12 +149,22 @@ def test_valgrind_finds_nothing(installed: Installed) -> None:
     program = installed.build(SOURCES / "contract.c")
     assert installed.run(*VALGRIND, str(program)) == "contract holds\n"
     program = installed.build(SOURCES / "members.c")
-    assert installed.run(*VALGRIND, str(program), f"127.0.0.1:{free_port()}") == "members agree\n"
+    assert installed.run(*VALGRIND, str(program), *members_of("p2p")) == "members agree\n"
 
 
-def test_the_sanitisers_find_nothing(installed: Installed) -> None:
-    program = installed.build(SOURCES / "contract.c", "-fsanitize=address,undefined")
-    assert installed.run(str(program)) == "contract holds\n"
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("contract", ["local"], "contract holds\n"),
+        ("threads", [], "threads agree\n"),
+        ("members", members_of("p2p"), "members agree\n"),
+    ],
+)
+def test_the_sanitisers_find_nothing(
+    installed: Installed, name: str, arguments: list[str], says: str
+) -> None:
+    program = installed.build(SOURCES / f"{name}.c", "-fsanitize=address,undefined")
+    assert installed.run(str(program), *arguments) == says
 
 
 @pytest.mark.parametrize("name", ["local", "global"])
@@ -137,7 +175,7 @@ def test_the_measuring_programs_compile(installed: Installed, name: str) -> None
 def test_the_example_counts_for_all_instances(
     installed: Installed, netns_pair: Callable[..., Pair]
 ) -> None:
-    """Two instances see the same 50 packets; together they count 100."""
+    """Two instances see the same 25 packets of each flow; together they count 50 of each."""
     program = str(installed.build(ROOT / "examples/c/flow_counter.c", "-O2"))
     pair = netns_pair(static_neighbours=True)
     device = pair.hosts["h2"].dev
@@ -161,16 +199,21 @@ def test_the_example_counts_for_all_instances(
             assert instance.stderr.readline() == f"counting on {device}\n"
             instances.append(instance)
 
-        def report() -> dict[str, int]:
+        def report() -> dict[str, Any]:
             instances[0].send_signal(signal.SIGUSR1)
             assert instances[0].stdout is not None
-            answer: dict[str, int] = json.loads(instances[0].stdout.readline())
+            answer: dict[str, Any] = json.loads(instances[0].stdout.readline())
             return answer
 
         wait_for(lambda: report()["answered"] == 2)
-        pair.run("h1", [sys.executable, "-c", SEND, pair.hosts["h2"].ip4])
-        wait_for(lambda: report()["udp_packets"] == 100)
-        assert report()["missing"] == 0
+        near, far = (ip_address(pair.hosts[role].ip4) for role in ("h1", "h2"))
+        pair.run("h1", [sys.executable, "-c", SEND, str(far)])
+
+        ours = {scope(Flow(17, (near, port), (far, port))): 50 for port in PORTS}
+        wait_for(lambda: ours.items() <= report()["flows"].items())
+        told = report()
+        assert told["missing"] == 0
+        assert told["packets"] == sum(told["flows"].values())
         for instance in instances:
             instance.terminate()
             assert instance.wait(timeout=30) == 0

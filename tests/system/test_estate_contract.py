@@ -516,6 +516,8 @@ def test_moving_from_nobody_or_from_oneself(backend: Backend) -> None:
     es.flow("f").set("n", 1)
     with pytest.raises(estate.NoMember, match="nobody"):
         es.take(["f"], "nobody", 1)
+    with pytest.raises(estate.NoMember, match="nobody"):
+        es.take(source="nobody", move_id=1, keys=["k"])
     assert es.take(["f"], "n0", 2) == 0
     assert es.flow("f").get("n") == 1
 
@@ -529,6 +531,15 @@ def test_many_items_move_at_once(shared: Backend) -> None:
     assert other.take(names, "n0", 9) == 1000
     assert one.keys() == []
     assert other.get_global("flow:*", "sum", pattern="glob") == 1000
+
+
+def test_a_move_that_is_over_cannot_be_given_up(shared: Backend) -> None:
+    one, other = shared.several(2)
+    one.flow("f").set("n", 1)
+    assert other.abort_take(1) is False
+    assert other.take(["f"], "n0", 1) == 1
+    assert other.abort_take(1) is False
+    assert other.flow("f").get("n") == 1
 
 
 # --- watching ---

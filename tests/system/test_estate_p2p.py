@@ -15,7 +15,7 @@ from estate_members import stop
 from redis_servers import free_ports, wait_until
 
 from flowferry import estate
-from flowferry.estate import Estate, GlobalRead, Snapshot
+from flowferry.estate import Cached, Estate, GlobalRead, Snapshot
 
 MEMBER = """
 import sys
@@ -116,6 +116,22 @@ def test_an_instance_is_told_that_its_state_was_read(opened: Any) -> None:
     assert [read.by for read in reads] == ["n1"]
 
 
+def test_a_snapshot_is_told_too_and_a_replica_once(opened: Any) -> None:
+    one, other = opened(2)
+    reads: list[GlobalRead] = []
+    one.on_global_read(reads.append)
+    one.set("k", 1)
+    other.get_global("k", "sum", consistency=Snapshot(), timeout=5)
+    wait_until(lambda: GlobalRead("n1", "k") in reads, "the hook is not called for a snapshot")
+    # A replica is read where it is kept: the owner hears of it when it is to be kept fresh.
+    for _ in range(100):
+        other.get_global("c*", "sum", pattern="glob", consistency=Cached(5.0), timeout=5)
+    wait_until(lambda: GlobalRead("n1", "c*") in reads, "the hook is not called for a replica")
+    other.get_global("l", "sum", timeout=5)
+    wait_until(lambda: GlobalRead("n1", "l") in reads, "the hook is not called for a live read")
+    assert [read.pattern for read in reads].count("c*") == 1
+
+
 def test_a_killed_member_is_named_and_soon_not_expected(opened: Any, process: Any) -> None:
     (one,) = opened(1, failure_after=1.0)
     place = f"127.0.0.1:{one.cluster.removeprefix('c')}"
@@ -147,6 +163,66 @@ def test_a_killed_member_is_named_and_soon_not_expected(opened: Any, process: An
     again = process(one, "other", place)
     assert one.get_global("k", "sum") == 11
     assert again.poll() is None
+
+
+def test_a_move_is_given_up_while_its_source_says_nothing(opened: Any, process: Any) -> None:
+    (one,) = opened(1, failure_after=60.0)
+    member = process(one, "other", f"127.0.0.1:{one.cluster.removeprefix('c')}")
+    stop(member)
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(one.take, None, "other", 7, keys=["k"])
+        wait_until(lambda: one.abort_take(7), "there is nothing to give up")
+        with pytest.raises(estate.MoveAborted, match="aborted by its caller"):
+            taking.result(timeout=30)
+    assert one.abort_take(7) is False
+    member.send_signal(signal.SIGCONT)
+
+    def moves() -> bool:
+        # The member may think for a moment that it was this one that had stopped.
+        try:
+            return bool(one.take(source="other", move_id=7, keys=["k"]) == 1)
+        except (estate.NoMember, estate.MoveAborted):
+            return False
+
+    wait_until(moves, "it is not moved when it is tried again")
+    assert one.get("k") == 1
+    assert one.abort_take(7) is False
+
+
+def test_local_operations_go_on_while_a_member_says_nothing(opened: Any, process: Any) -> None:
+    (one,) = opened(1, failure_after=60.0)
+    member = process(one, "other", f"127.0.0.1:{one.cluster.removeprefix('c')}")
+    one.add("k", 10)
+    counter, rounds = one.item("counter"), 20_000
+    stop(member)
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(one.get_global, "k", "sum", timeout=10.0)
+        taking = pool.submit(one.take, ["f"], "other", 1)
+        for number in range(rounds):
+            one.set(f"own/{number % 100}", number)
+            one.add("k")
+            counter.add(1)
+        assert len(one.keys("own/*")) == 100
+        assert one.delete("own/1") is True
+        # All that while both have waited for the member, which has not said a word.
+        assert not reading.done()
+        assert not taking.done()
+        assert (counter.get(), one.get("k"), one.get("own/0")) == (rounds, 10 + rounds, 19_900)
+        member.send_signal(signal.SIGCONT)
+        taken, read = taking.exception(timeout=30), reading.exception(timeout=30)
+    assert taken is None or isinstance(taken, estate.MoveAborted)
+    assert read is None or isinstance(read, estate.IncompleteError)
+
+
+def test_a_live_member_is_not_declared_dead(opened: Any) -> None:
+    one, other = opened(2)
+    with pytest.raises(estate.OptionInvalid, match="n1 is a live member"):
+        one.declare_dead("n1")
+    with pytest.raises(estate.NoMember, match="those that have: none"):
+        one.declare_dead("n2")
+    other.close()
+    wait_until(lambda: one.members() == ["n0"], "who has left stays a member")
+    assert one.declare_dead("n1") == 0
 
 
 def test_reads_go_on_when_a_thread_forks(opened: Any) -> None:

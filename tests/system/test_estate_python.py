@@ -128,8 +128,22 @@ def test_asyncio_has_every_call_that_waits(one_redis: Server) -> None:
             assert (view.value, view.complete) == (2, True)
             assert await one.members() == ["n0", "n1"]
             assert await one.keys() == ["k"]
-            one.estate.flow("f").set("n", 5)
+            flow = one.flow("f")
+            await flow.set("n", 5)
+            assert (await flow.add("n"), await flow.get("n"), flow.scope) == (6, 6, "flow:f")
+            assert await flow.names() == ["n"]
+            assert await flow.delete("none") is False
+            handle = await flow.item("n")
+            assert (handle.key, await handle.add(4), await handle.get()) == (flow.key("n"), 10, 10)
             assert await other.take(["f"], "n0", 1) == 1
+            assert await other.abort_take(1) is False
+            assert (await flow.get("n", "gone"), await handle.get()) == ("gone", None)
+            assert await other.flow("f").get("n") == 10
+            mine = await other.item("k")
+            await mine.set(7)
+            assert (await mine.delete(), await other.get("k")) == (True, None)
+            with pytest.raises(estate.Unsupported):
+                await one.declare_dead("n1")
             assert await one.delete("k") is True
         with pytest.raises(estate.Closed):
             await one.get("k")

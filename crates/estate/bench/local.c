@@ -1,5 +1,5 @@
 /*
- * What local state costs in C: ns per operation (p50), scaling with threads, bytes per item; beside
+ * What local state costs in C: ns per operation (p50), threads together, bytes per item; beside
  * it a plain C hash table behind one pthread mutex, on the same keys, in the same run. Prints JSON.
  *
  *   cc -std=gnu11 -O2 local.c $(pkg-config --cflags --libs estate) -lpthread -o local && ./local [URL]
@@ -96,9 +96,9 @@ static void plain_get(const char *key)
     __asm__ volatile("" : : "r"(out) : "memory");
 }
 
-/* What is measured. */
-static estate *es;
-static estate_item *counter;
+/* What is measured: each thread's own place. */
+static __thread estate *es;
+static __thread estate_item *counter;
 
 static void set(const char *key)
 {
@@ -175,45 +175,100 @@ static void latencies(size_t wanted)
            count, p50(set), p50(get), p50(plain_set), p50(plain_get));
 }
 
-/* Million operations a second of some threads together. */
+/* Million operations a second of some threads together: all at the same keys; each at keys of its
+ * own in the same estate; each in an estate of its own, which is what the machine can do. */
+enum sharing { SHARED, OWN_KEYS, APART };
+
 struct job {
     void (*operation)(const char *);
-    size_t start;
+    estate *es;
+    size_t first, start, end;
 };
 
-enum { ROUNDS = 2000000 };
+enum { ROUNDS = 2000000, THREADS = 2, EACH = 10000 };
 static atomic_int ready;
 
 static void *work(void *argument)
 {
     struct job *job = argument;
     size_t n, at = job->start;
+    char name[32];
+    es = job->es;
+    must(estate_item_open(es, name, (size_t)snprintf(name, sizeof name, "bench/of/%zu", job->first),
+                          &counter));
     atomic_fetch_sub(&ready, 1);
     while (atomic_load(&ready) > 0)
         ;
     for (n = 0; n < ROUNDS; n++) {
         job->operation(keys[order[at]]);
-        at = at + 1 == count ? 0 : at + 1;
+        at = at + 1 == job->end ? job->first : at + 1;
     }
+    estate_item_close(counter);
     return NULL;
 }
 
-static double throughput(void (*operation)(const char *), int threads)
+static estate *opened(const char *node)
 {
-    pthread_t ids[16];
-    struct job jobs[16];
+    estate_options options = ESTATE_OPTIONS;
+    estate *fresh;
+    options.cluster = "bench";
+    options.node = node;
+    options.backend = "local";
+    must(estate_open(&options, &fresh));
+    return fresh;
+}
+
+static double throughput(void (*operation)(const char *), enum sharing sharing, size_t threads)
+{
+    static estate *apart[THREADS];
+    pthread_t ids[THREADS];
+    struct job jobs[THREADS];
     double start;
-    int n;
-    atomic_store(&ready, threads);
-    start = now_ns();
+    size_t n, key;
     for (n = 0; n < threads; n++) {
-        jobs[n].operation = operation;
-        jobs[n].start = count / (size_t)threads * (size_t)n;
-        pthread_create(&ids[n], NULL, work, &jobs[n]);
+        struct job *job = &jobs[n];
+        job->operation = operation;
+        job->first = sharing == SHARED ? 0 : n * EACH;
+        job->end = job->first + EACH;
+        job->start = sharing == SHARED ? EACH / threads * n : job->first;
+        job->es = es;
+        if (sharing == APART) {
+            estate *here = es;
+            if (apart[n] == NULL) {
+                es = apart[n] = opened(n ? "apart-1" : "apart-0");
+                for (key = job->first; key < job->end; key++)
+                    set(keys[order[key]]);
+                es = here;
+            }
+            job->es = apart[n];
+        }
     }
+    atomic_store(&ready, (int)threads);
+    start = now_ns();
+    for (n = 0; n < threads; n++)
+        pthread_create(&ids[n], NULL, work, &jobs[n]);
     for (n = 0; n < threads; n++)
         pthread_join(ids[n], NULL);
     return (double)threads * ROUNDS / (now_ns() - start) * 1e3;
+}
+
+static void together(void)
+{
+    static const char *const names[] = {"shared", "own", "apart"};
+    int sharing;
+    size_t threads;
+    use(THREADS * EACH);
+    for (threads = 1; threads <= THREADS; threads++)
+        for (sharing = SHARED; sharing <= APART; sharing++) {
+            printf("%s{\"threads\": %zu, \"keys\": \"%s\", \"set\": %.1f, \"get\": %.1f, \"add\": %.1f",
+                   threads + (size_t)sharing > 1 ? ", " : "", threads, names[sharing],
+                   throughput(set, sharing, threads), throughput(get, sharing, threads),
+                   throughput(add, sharing, threads));
+            if (sharing != APART)
+                printf(", \"plain_set\": %.1f, \"plain_get\": %.1f",
+                       throughput(plain_set, sharing, threads), throughput(plain_get, sharing, threads));
+            fputs("}", stdout);
+        }
 }
 
 static double allocated(void)
@@ -225,14 +280,9 @@ static double allocated(void)
 /* Allocator bytes per item beyond key and value. */
 static double overhead(size_t items)
 {
-    estate_options options = ESTATE_OPTIONS;
-    estate *fresh;
+    estate *fresh = opened("memory");
     double before, beyond;
     size_t n;
-    options.cluster = "bench";
-    options.node = "memory";
-    options.backend = "local";
-    must(estate_open(&options, &fresh));
     before = allocated();
     for (n = 0; n < items; n++)
         must(estate_set(fresh, keys[n], KEY, value, VALUE));
@@ -263,9 +313,7 @@ static void redis(const char *url)
 int main(int argc, char **argv)
 {
     static const size_t sizes[] = {1000, 10000, 100000, MOST};
-    estate_options options = ESTATE_OPTIONS;
     size_t n;
-    int threads;
     keys = malloc((size_t)MOST * KEY);
     order = malloc((size_t)MOST * sizeof *order);
     slot_count = 1u << 20;
@@ -277,10 +325,7 @@ int main(int argc, char **argv)
     }
     /* One arena: mallinfo2 knows no other. */
     mallopt(M_ARENA_MAX, 1);
-    options.cluster = "bench";
-    options.node = "local";
-    options.backend = "local";
-    must(estate_open(&options, &es));
+    es = opened("local");
     must(estate_item_open(es, "bench/packets", 13, &counter));
     use(1000);
     printf("{\"key_bytes\": %d, \"value_bytes\": %d, \"handle_add_ns\": %.1f, \"p50_ns\": [", KEY,
@@ -290,12 +335,7 @@ int main(int argc, char **argv)
         latencies(sizes[n]);
     }
     fputs("], \"million_per_second\": [", stdout);
-    use(10000);
-    for (threads = 1; threads <= 4; threads *= 2)
-        printf("%s{\"threads\": %d, \"set\": %.1f, \"get\": %.1f, \"plain_set\": %.1f, "
-               "\"plain_get\": %.1f}",
-               threads > 1 ? ", " : "", threads, throughput(set, threads), throughput(get, threads),
-               throughput(plain_set, threads), throughput(plain_get, threads));
+    together();
     fputs("]", stdout);
     if (argc > 1)
         redis(argv[1]);

@@ -123,13 +123,14 @@ typedef struct estate_options {
     const char *listen;  /* "HOST:PORT,…"; default: any address */
     const char *peers;   /* "HOST:PORT,…" of members to begin with */
     int scouting;        /* also find members by multicast */
+    int relay;           /* pass messages on between members that cannot reach each other */
     const char *tls_ca, *tls_certificate, *tls_key; /* PEM files; all three or none */
     size_t memory_limit;                            /* bytes for items; 0: none */
     uint64_t failure_after_ms;                      /* 0: 1,000 */
     uint64_t timeout_ms;                            /* of global operations; 0: 1,000 */
 } estate_options;
 
-#define ESTATE_OPTIONS {sizeof(estate_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define ESTATE_OPTIONS {sizeof(estate_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 int estate_open(const estate_options *options, estate **es);
 
@@ -218,6 +219,18 @@ int estate_take_flows(estate *es, const estate_text *flows, size_t count, const 
                       uint64_t move_id, uint64_t *items);
 int estate_take_keys(estate *es, const estate_text *keys, size_t count, const char *source,
                      uint64_t move_id, uint64_t *items);
+
+/* Gives up a move to here that is under way in another thread: it takes place nowhere, and that thread
+ * gets ESTATE_ABORTED. Does not wait. ESTATE_NOT_FOUND: there is no such move under way, or its source
+ * has been asked to decide it and it is too late. */
+int estate_take_abort(estate *es, uint64_t move_id);
+
+/* You vouch that the process of a member that has gone has ended, and its memory with it: as when its
+ * host is lost for good, so that nothing else will ever prove it. Moves that waited for its decision
+ * are decided in favour of the copy that is here; `moves` (may be NULL) becomes their number. If it
+ * lives after all, both own the items until they hear of each other, and what one of them has written is
+ * lost then. ESTATE_ARGUMENT: it is a live member; ESTATE_NO_MEMBER: none of that name has gone. */
+int estate_declare_dead(estate *es, const char *node, uint64_t *moves);
 
 /* Joint writes ------------------------------------------------------------------------------ */
 

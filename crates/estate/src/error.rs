@@ -175,7 +175,7 @@ pub enum Error {
     #[error(
         "move {move_id:#x} from {source_node} is not decided, since {source_node} cannot be reached: its \
          items can be written nowhere until it can, or is restarted under its name; repeat the call \
-         with the same id to hear"
+         with the same id to hear; if its host is lost for good, declare it dead"
     )]
     Undecided {
         /// The move.
@@ -227,6 +227,14 @@ pub enum Error {
         node: String,
         /// Those that there are.
         members: String,
+    },
+    /// There is no such member that has gone.
+    #[error("no member that has gone is called {node:?}; those that have: {absent}")]
+    NoAbsentee {
+        /// The name.
+        node: String,
+        /// Those that have gone and not come back.
+        absent: String,
     },
     /// A server did not do what it was asked.
     #[error("{url}: {what}; {remedy}")]

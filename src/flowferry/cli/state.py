@@ -284,6 +284,56 @@ def take(
 
 
 @state.command()
+@click.argument("move_id", type=click.IntRange(0, 2**64 - 1))
+@asking
+def abort_take(target: Target, move_id: int, as_json: bool) -> None:
+    """Give up a move to an instance that is under way: its items stay where they are.
+
+    Status 1 if there is none, or it is too late.
+    """
+    done = target.local({"do": "abort_take", "move_id": move_id})
+    if not done["aborted"]:
+        raise click.ClickException(
+            f"no move {move_id:#x} to {done['node']} can be given up: it is over, or its source "
+            "decides it; 'state take' with its id tells what has become of it"
+        )
+    view.done(f"move {move_id:#x} to {done['node']} is given up", done, as_json)
+
+
+@state.command()
+@click.argument("member")
+@click.option(
+    "--its-process-has-ended",
+    "vouched",
+    is_flag=True,
+    help="You have made sure of it: the host is lost, or you see no such process there.",
+)
+@asking
+def declare_dead(target: Target, member: str, vouched: bool, as_json: bool) -> None:
+    """Decide what waits at an instance for MEMBER, whose host is lost for good.
+
+    A `take` that was cut off at the very moment of its decision leaves its items frozen until the
+    other side is heard of, is restarted under its name, or its host refuses connections. Where none
+    of that will ever happen, this makes the items those of the instance that is asked.
+
+    WARNING: if the process of MEMBER still runs somewhere, both sides will own these items and
+    write to them; when they hear of each other, what one of them has written since is lost.
+    """
+    if not vouched:
+        raise click.UsageError(
+            f"if {member} still runs, both sides will write the same items and one side's writes "
+            "will be lost: make sure that its process has ended, then say --its-process-has-ended"
+        )
+    done = target.local({"do": "declare_dead", "member": member})
+    moves = (
+        "1 move that waited for it is"
+        if done["moves"] == 1
+        else (f"{done['moves']} moves that waited for it are")
+    )
+    view.done(f"{member} is dead to {done['node']}; {moves} decided", done, as_json)
+
+
+@state.command()
 @click.argument("pattern", default="*")
 @click.option("--regex", is_flag=True, help="PATTERN is a regular expression, not a glob.")
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec
 
 from flowferry._native import EstateItem as ItemHandle
 from flowferry.estate.aio import AsyncEstate
+from flowferry.estate.aio_items import AsyncFlowState, AsyncItem
 from flowferry.estate.codec import JSON, PICKLE, Codec
 from flowferry.estate.errors import (
     BackendFailed,
@@ -62,6 +63,8 @@ __all__ = [
     "PICKLE",
     "AnyFlow",
     "AsyncEstate",
+    "AsyncFlowState",
+    "AsyncItem",
     "BackendFailed",
     "Cached",
     "Closed",

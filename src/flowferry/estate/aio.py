@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from flowferry.estate.aio_items import AsyncFlowState, AsyncItem
 from flowferry.estate.view import LIVE, GlobalRead
 
 if TYPE_CHECKING:
@@ -175,6 +176,14 @@ class AsyncEstate:
         keys: list[str] = await self._run(self.estate.keys, match, pattern=pattern)
         return keys
 
+    async def item(self, key: str) -> AsyncItem:
+        """See `Estate.item`; for backends that are servers."""
+        return AsyncItem(await self._run(self.estate.item, key), self._run)
+
+    def flow(self, flow: "AnyFlow") -> AsyncFlowState:
+        """See `Estate.flow`; for backends that are servers."""
+        return AsyncFlowState(self.estate.flow(flow), self._run)
+
     async def take(
         self,
         flows: "Iterable[AnyFlow] | None" = None,
@@ -186,6 +195,14 @@ class AsyncEstate:
         """See `Estate.take`."""
         taken: int = await self._run(self.estate.take, flows, source, move_id, keys=keys)
         return taken
+
+    async def abort_take(self, move_id: int) -> bool:
+        """See `Estate.abort_take`; it does not wait for the network."""
+        return self.estate.abort_take(move_id)
+
+    async def declare_dead(self, node: str) -> int:
+        """See `Estate.declare_dead`; it does not wait for the network."""
+        return self.estate.declare_dead(node)
 
     async def joint(
         self,

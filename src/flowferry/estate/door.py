@@ -220,6 +220,16 @@ def _take(es: Estate, request: Mapping[str, Any]) -> Json:
     return {"node": es.node, "source": request["source"], "items": moved}
 
 
+def _abort_take(es: Estate, request: Mapping[str, Any]) -> Json:
+    aborted = es.abort_take(request["move_id"])
+    return {"node": es.node, "move_id": request["move_id"], "aborted": aborted}
+
+
+def _declare_dead(es: Estate, request: Mapping[str, Any]) -> Json:
+    decided = es.declare_dead(request["member"])
+    return {"node": es.node, "member": request["member"], "moves": decided}
+
+
 def _members(es: Estate, request: Mapping[str, Any]) -> Json:
     return {"cluster": es.cluster, "node": es.node, "members": es.members()}
 
@@ -236,6 +246,8 @@ _JOBS: dict[str, Callable[[Estate, Mapping[str, Any]], Json]] = {
     "keys": _keys,
     "global": _global,
     "take": _take,
+    "abort_take": _abort_take,
+    "declare_dead": _declare_dead,
     "members": _members,
     "statistics": _statistics,
 }

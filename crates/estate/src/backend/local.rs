@@ -134,6 +134,18 @@ impl Backend for Local {
         })
     }
 
+    /// Nobody moves anything here.
+    fn abort_take(&self, _: u64) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn declare_dead(&self, node: &str) -> Result<u64, Error> {
+        Err(Error::NoMember {
+            node: node.to_owned(),
+            members: self.shared.store.node().to_string(),
+        })
+    }
+
     fn joint(&self, _: u64, _: &[&str], _: Vec<Write>, _: Duration) -> Result<Stamp, Error> {
         Err(Error::Unsupported {
             backend: "local".to_owned(),

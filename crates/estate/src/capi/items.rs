@@ -1,28 +1,21 @@
-//! The items of this instance, and handles.
+//! The items of this instance, by their keys.
 
 use super::block::{Plan, value_block};
 use super::input::{bytes, key, one, pattern, place, str_of, value};
 use super::status::{Failure, Outcome, Result, run};
-use super::types::{CEstate, CItem, CText, CTexts, CValue, CWrite};
+use super::types::{CEstate, CText, CTexts, CValue, CWrite};
 use crate::backend::Estate;
 use crate::codec::Reader;
 use crate::error::Error;
 use crate::item::ItemRef;
 use crate::store::SetOptions;
-use crate::value::{Value, ValueRef};
+use crate::value::ValueRef;
 use crate::version::VectorClock;
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
-fn found(there: bool) -> Result {
-    Ok(if there {
-        Outcome::Ok
-    } else {
-        Outcome::NotFound
-    })
-}
-
-fn put(sum: *mut i64, value: i64) -> Result {
+/// Says what a counter has become, to whoever wants to know.
+pub fn put(sum: *mut i64, value: i64) -> Result {
     if !sum.is_null() {
         // SAFETY: the caller gives NULL or room for one.
         unsafe { sum.write(value) };
@@ -32,15 +25,15 @@ fn put(sum: *mut i64, value: i64) -> Result {
 
 /// An item, for errors about it.
 #[derive(Clone, Copy)]
-struct Whose<'a> {
-    estate: &'a Estate,
-    key: &'a str,
+pub struct Whose<'a> {
+    pub estate: &'a Estate,
+    pub key: &'a str,
 }
 
 impl Whose<'_> {
     /// It holds another type than was asked for.
     #[cold]
-    fn holds(self, found: ValueRef<'_>, wanted: &'static str) -> Failure {
+    pub fn holds(self, found: ValueRef<'_>, wanted: &'static str) -> Failure {
         Failure::Error(Error::Type {
             key: self.key.to_owned(),
             node: self.estate.options().node.clone(),
@@ -294,7 +287,7 @@ unsafe extern "C" fn estate_delete(
     run(|| {
         // SAFETY: the caller gives an estate that is open, and a key of that size.
         let (estate, key) = unsafe { (&one(es, "es")?.0, key(data, key_size)?) };
-        found(estate.delete(key)?)
+        Ok(Outcome::found(estate.delete(key)?))
     })
 }
 
@@ -354,110 +347,4 @@ unsafe extern "C" fn estate_keys(
         *keys = texts_block(&estate.keys(&pattern)?);
         Ok(Outcome::Ok)
     })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_open(
-    es: *const CEstate,
-    data: *const c_char,
-    key_size: usize,
-    item: *mut *mut CItem,
-) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives room for a pointer, an open estate, a key of that size.
-        let (item, estate, key) = unsafe {
-            (
-                place(item, std::ptr::null_mut(), "item")?,
-                &one(es, "es")?.0,
-                key(data, key_size)?,
-            )
-        };
-        *item = Box::into_raw(Box::new(CItem(estate.item(key)?)));
-        Ok(Outcome::Ok)
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_close(item: *mut CItem) {
-    if !item.is_null() {
-        run(|| {
-            // SAFETY: it came from `estate_item_open`, and is given back once.
-            drop(unsafe { Box::from_raw(item) });
-            Ok(Outcome::Ok)
-        });
-    }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_add(item: *const CItem, delta: i64, sum: *mut i64) -> c_int {
-    // SAFETY: the caller gives a handle that is open.
-    run(|| put(sum, unsafe { one(item, "item") }?.0.add(delta)?))
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_set(
-    item: *const CItem,
-    data: *const c_void,
-    size: usize,
-) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives a handle that is open, and so many bytes.
-        let (item, data) = unsafe { (one(item, "item")?, bytes(data.cast(), size, "data")?) };
-        item.0.set(ValueRef::Bytes(data))?;
-        Ok(Outcome::Ok)
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_set_int(item: *const CItem, integer: i64) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives a handle that is open.
-        unsafe { one(item, "item") }?
-            .0
-            .set(ValueRef::Int(integer))?;
-        Ok(Outcome::Ok)
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_get(item: *const CItem, out: *mut *mut CValue) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives room for a pointer, and a handle that is open.
-        let (out, item) = unsafe {
-            (
-                place(out, std::ptr::null_mut(), "value")?,
-                one(item, "item")?,
-            )
-        };
-        let value = item.0.get()?;
-        if let Some(value) = &value {
-            *out = value_block(value);
-        }
-        found(value.is_some())
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_get_int(item: *const CItem, integer: *mut i64) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives room for one, and a handle that is open.
-        let (integer, item) = unsafe { (place(integer, 0, "integer")?, one(item, "item")?) };
-        match item.0.get()? {
-            Some(Value::Int(found)) => {
-                *integer = found;
-                Ok(Outcome::Ok)
-            }
-            Some(other) => {
-                let (estate, key) = (item.0.estate(), item.0.key());
-                Err(Whose { estate, key }.holds(other.borrow(), "int"))
-            }
-            None => Ok(Outcome::NotFound),
-        }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_item_delete(item: *const CItem) -> c_int {
-    // SAFETY: the caller gives a handle that is open.
-    run(|| found(unsafe { one(item, "item") }?.0.delete()?))
 }

@@ -1,13 +1,12 @@
-//! Joining, leaving, members, moves, flows and figures.
+//! Joining, leaving, members, flows and figures.
 
 use super::block::Plan;
-use super::input::{one, place, string, text};
+use super::input::{one, place, string};
 use super::items::texts_block;
-use super::status::{Failure, Outcome, Result, run};
+use super::status::{Failure, Outcome, run};
 use super::types::{CEstate, CFigure, COptions, CReadHook, CStatistics, CText, CTexts};
 use crate::backend::{Estate, Options, Tls};
 use crate::flow::FlowKey;
-use crate::store::Selection;
 use flowferry_wire::{Flow, Vlans};
 use std::ffi::{c_char, c_int, c_void};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -43,6 +42,7 @@ unsafe fn options(given: &COptions) -> std::result::Result<Options, Failure> {
     out.listen = list(given.listen, "options->listen")?;
     out.peers = list(given.peers, "options->peers")?;
     out.scouting = given.scouting != 0;
+    out.relay = given.relay != 0;
     let tls = [
         string(given.tls_ca, "options->tls_ca")?,
         string(given.tls_certificate, "options->tls_certificate")?,
@@ -175,84 +175,6 @@ unsafe extern "C" fn estate_on_global_read(
             unsafe { hook(context.0, text(&read.by), text(&read.pattern)) };
         }))?;
         Ok(Outcome::Ok)
-    })
-}
-
-/// # Safety
-/// `texts` points to `count` texts.
-unsafe fn texts<'a>(
-    texts: *const CText,
-    count: usize,
-) -> std::result::Result<Vec<&'a str>, Failure> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if texts.is_null() {
-        return Err(Failure::Argument("the list"));
-    }
-    // SAFETY: the caller's.
-    let texts = unsafe { std::slice::from_raw_parts(texts, count) };
-    let check = |given: &CText| {
-        // SAFETY: the caller's.
-        unsafe { text(given.data, given.size, "a text of the list") }
-    };
-    texts.iter().map(check).collect()
-}
-
-/// # Safety
-/// The estate is open, `source` ends with NUL.
-unsafe fn take(
-    es: *const CEstate,
-    selection: &Selection,
-    source: *const c_char,
-    move_id: u64,
-    items: *mut u64,
-) -> Result {
-    // SAFETY: the caller's.
-    let (estate, source) = unsafe { (&one(es, "es")?.0, string(source, "source")?) };
-    let source = source.ok_or(Failure::Argument("source"))?;
-    let taken = estate.take(selection, source, move_id)?;
-    if !items.is_null() {
-        // SAFETY: the caller gives NULL or room for one.
-        unsafe { items.write(taken.items) };
-    }
-    Ok(Outcome::Ok)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_take_flows(
-    es: *const CEstate,
-    flows: *const CText,
-    count: usize,
-    source: *const c_char,
-    move_id: u64,
-    items: *mut u64,
-) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives so many texts.
-        let flows = unsafe { texts(flows, count) }?;
-        let flow = |text| FlowKey::from_scope(text).ok_or(Failure::Argument("a flow"));
-        let flows: std::result::Result<_, _> = flows.into_iter().map(flow).collect();
-        // SAFETY: the caller's.
-        unsafe { take(es, &Selection::Flows(flows?), source, move_id, items) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn estate_take_keys(
-    es: *const CEstate,
-    keys: *const CText,
-    count: usize,
-    source: *const c_char,
-    move_id: u64,
-    items: *mut u64,
-) -> c_int {
-    run(|| {
-        // SAFETY: the caller gives so many texts.
-        let keys = unsafe { texts(keys, count) }?;
-        let keys = keys.into_iter().map(str::to_owned).collect();
-        // SAFETY: the caller's.
-        unsafe { take(es, &Selection::Keys(keys), source, move_id, items) }
     })
 }
 

@@ -6,10 +6,12 @@
 
 mod block;
 mod global;
+mod handle;
 mod input;
 mod items;
 mod join;
 mod joint;
+mod moves;
 mod query;
 mod status;
 mod types;

@@ -15,6 +15,13 @@ pub enum Outcome {
     Ended = 3,
 }
 
+impl Outcome {
+    /// Whether there was something.
+    pub fn found(there: bool) -> Self {
+        if there { Self::Ok } else { Self::NotFound }
+    }
+}
+
 /// What is wrong.
 pub enum Failure {
     /// NULL or out of range: says which argument.
@@ -81,7 +88,7 @@ impl Failure {
                 Error::Reducer { .. } => -10,
                 Error::Reduce { .. } => -11,
                 Error::Incomplete(_) => -12,
-                Error::NoMember { .. } => -13,
+                Error::NoMember { .. } | Error::NoAbsentee { .. } => -13,
                 Error::NameTaken { .. } => -14,
                 Error::Aborted { .. } | Error::NotJoined { .. } => -15,
                 Error::Closed | Error::Forked => -16,

@@ -50,6 +50,7 @@ pub struct COptions {
     pub listen: *const c_char,
     pub peers: *const c_char,
     pub scouting: c_int,
+    pub relay: c_int,
     pub tls_ca: *const c_char,
     pub tls_certificate: *const c_char,
     pub tls_key: *const c_char,

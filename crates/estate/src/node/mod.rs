@@ -205,6 +205,23 @@ impl Node {
         })
     }
 
+    /// Gives up a move to here that its source has not been asked to decide yet; returns whether
+    /// there was one. Whoever waits for it gets [`Error::Aborted`].
+    pub fn abort_take(&self, move_id: u64) -> bool {
+        self.shell
+            .with_engine(|engine, store, now| engine.abort_take(store, move_id, now))
+    }
+
+    /// The caller vouches that the process of a member that has gone has ended. Returns how many
+    /// moves are decided by that.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the member is live, [`Error::NoAbsentee`] if none of that name has gone.
+    pub fn declare_dead(&self, name: &str) -> Result<u64, Error> {
+        self.shell
+            .with_engine(|engine, store, now| engine.declare_dead(store, name, now))
+    }
+
     /// What a replica says that is no older than `max_age`, if one is kept here: neither the network
     /// nor the engine is asked. Any read with [`Consistency::Cached`] has one kept.
     pub fn cached(
@@ -334,6 +351,14 @@ impl Backend for Node {
             items: taken.items,
             frozen: taken.frozen,
         })
+    }
+
+    fn abort_take(&self, move_id: u64) -> Result<bool, Error> {
+        Ok(Self::abort_take(self, move_id))
+    }
+
+    fn declare_dead(&self, node: &str) -> Result<u64, Error> {
+        Self::declare_dead(self, node)
     }
 
     fn joint(

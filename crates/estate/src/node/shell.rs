@@ -157,7 +157,7 @@ impl Shell {
     /// Ends a watch.
     pub fn unwatch(&self, number: u64) {
         self.waiting.lock().watches.remove(&number);
-        self.with_engine(|engine, store, now| engine.unwatch(store, number, now));
+        self.drive(|engine, store, now| engine.unwatch(store, number, now));
     }
 
     /// Who has come and gone since the last call, at most the last thousand.
@@ -212,13 +212,22 @@ impl Shell {
     }
 
     /// Lets the engine do something and carries out what comes of it.
-    pub fn with_engine(&self, work: impl FnOnce(&mut Engine, &Store, Now) -> Vec<Action>) {
+    pub fn with_engine<R>(
+        &self,
+        work: impl FnOnce(&mut Engine, &Store, Now) -> (R, Vec<Action>),
+    ) -> R {
         let mut calls = Calls::new();
         let mut engine = self.engine.lock();
-        let actions = work(&mut engine, &self.store, self.now());
+        let (result, actions) = work(&mut engine, &self.store, self.now());
         self.perform(actions, &mut calls);
         drop(engine);
         calls.into_iter().for_each(|call| call());
+        result
+    }
+
+    /// The same where nothing is to be told.
+    fn drive(&self, work: impl FnOnce(&mut Engine, &Store, Now) -> Vec<Action>) {
+        self.with_engine(|engine, store, now| ((), work(engine, store, now)));
     }
 
     fn perform(&self, actions: Vec<Action>, calls: &mut Calls) {
@@ -290,11 +299,11 @@ impl Shell {
             self.store.tick(now_ms());
             self.store.sweep(SWEEP);
             if self.changed.swap(false, Ordering::AcqRel) {
-                self.with_engine(Engine::changed);
+                self.drive(Engine::changed);
             }
             let due = self.engine.lock().next_due();
             if due.is_some_and(|due| due <= self.now()) {
-                self.with_engine(Engine::time);
+                self.drive(Engine::time);
             }
             std::thread::park_timeout(TICK);
         }
@@ -323,12 +332,12 @@ impl Shell {
 
 impl Listener for Shell {
     fn message(&self, from: &NodeId, bytes: &[u8]) {
-        self.with_engine(|engine, store, now| engine.message(store, from, bytes, now));
+        self.drive(|engine, store, now| engine.message(store, from, bytes, now));
     }
 
     fn joined(&self, member: &NodeId) {
         self.report(member, None);
-        self.with_engine(|engine, store, now| engine.joined(store, member, now));
+        self.drive(|engine, store, now| engine.joined(store, member, now));
     }
 
     fn left(&self, member: &NodeId, why: &Why) {
@@ -336,14 +345,14 @@ impl Listener for Shell {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.report(member, Some(why.clone()));
-        self.with_engine(|engine, store, now| match why {
+        self.drive(|engine, store, now| match why {
             Why::Left => engine.died(store, member, now),
             Why::Failed(_) => engine.left(store, member, now),
         });
     }
 
     fn died(&self, member: &NodeId) {
-        self.with_engine(|engine, store, now| engine.died(store, member, now));
+        self.drive(|engine, store, now| engine.died(store, member, now));
     }
 
     fn refused(&self, address: &str, why: &FabricError) {

@@ -4,7 +4,7 @@ use super::answer::Cuts;
 use super::ask::Calls;
 use super::interest::Interests;
 use super::joint::Joints;
-use super::member::{Members, News, NodeId};
+use super::member::{Members, NodeId};
 use super::message::Message;
 use super::moved::Moved;
 use super::parts::Parts;
@@ -220,69 +220,6 @@ impl Engine {
         all
     }
 
-    /// A member is there. Said again, it changes nothing.
-    pub fn joined(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
-        match self.members.joined(member) {
-            News::Known | News::Stale => {}
-            News::OurName => self
-                .out
-                .push(Action::Event(Event::NameTaken(member.clone()))),
-            News::Joined => self.arrived(store, member),
-            News::Restarted { before, was_live } => {
-                self.departed(store, &before, was_live);
-                self.arrived(store, member);
-            }
-        }
-        self.finish()
-    }
-
-    /// A member has left, or cannot be reached any more.
-    pub fn left(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
-        if self.members.left(member) {
-            self.departed(store, member, true);
-        }
-        self.finish()
-    }
-
-    /// The process of a member has ended, and its memory with it: it said goodbye, or nobody listens
-    /// where it did. Moves that cannot be decided without it go by that; silence alone proves nothing.
-    pub fn died(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
-        if *member != self.own {
-            let was_live = self.members.left(member);
-            self.members.died(member);
-            self.departed(store, member, was_live);
-        }
-        self.finish()
-    }
-
-    fn arrived(&mut self, store: &Store, member: &NodeId) {
-        self.out.push(Action::Event(Event::Joined(member.clone())));
-        self.departures_back(member);
-        self.arrivals_back(member);
-        self.interests_of_arrived(store, member);
-        self.watches_of_arrived();
-        self.joints_of_arrived(member);
-        self.settle_cuts(store);
-    }
-
-    fn departed(&mut self, store: &Store, member: &NodeId, was_live: bool) {
-        if was_live {
-            self.out.push(Action::Event(Event::Left(member.clone())));
-            self.parts.departed(member);
-            self.cuts_of_departed(store, member);
-            self.calls_of_departed(member);
-            self.interests_of_departed(store, member);
-        }
-        self.watches_of_departed(store, member);
-        self.joints_of_departed(store, member);
-        let dead = self.members.is_lost(member);
-        self.departures_to(store, member, dead);
-        self.arrivals_from(store, member, dead);
-    }
-
     /// A message has come. What cannot be understood, or comes from no live member, is dropped.
     pub fn message(&mut self, store: &Store, from: &NodeId, bytes: &[u8], now: Now) -> Vec<Action> {
         self.now = now;
@@ -290,120 +227,6 @@ impl Engine {
             self.receive(store, from, bytes);
         }
         self.finish()
-    }
-
-    pub(super) fn receive(&mut self, store: &Store, from: &NodeId, bytes: &[u8]) {
-        // The sender is broken or of another version; asking again will not mend it, and whoever
-        // waits for the answer has a time-out.
-        let Ok(message) = Message::parse(bytes, from) else {
-            return;
-        };
-        match message {
-            Message::Ask {
-                call,
-                at,
-                left,
-                reducer,
-                pattern,
-            } => self.asked(store, from, call, at, left, reducer, &pattern),
-            Message::Answer {
-                call,
-                at,
-                contribution,
-            } => {
-                store.observe(contribution.clock);
-                self.answered(store, from, call, at, *contribution);
-            }
-            Message::Refuse { call, at, refusal } => self.refused(store, from, call, at, refusal),
-            Message::Begin {
-                what,
-                pre_copy,
-                selection,
-            } => self.begin(store, from, what, pre_copy, selection),
-            Message::Cargo {
-                what,
-                index,
-                last,
-                chain,
-                gone,
-                items,
-            } => self.cargo(store, from, what, index, last, &chain, &gone, &items),
-            Message::Got { what, next } => self.got(store, from, what, next),
-            Message::Ready { what, clock } => self.ready(store, from, what, clock),
-            Message::Commit { what, at, frozen } => self.committed(store, from, what, at, frozen),
-            Message::Owned { what } => self.owned(store, from, what),
-            Message::Closed { what } => self.closed(store, from, what),
-            Message::Abort { what, why } => {
-                // It comes from the source or from the destination; only one of both knows it.
-                self.source_aborted(store, from, what, &why);
-                self.destination_aborted(store, from, what, &why);
-            }
-            Message::Part {
-                serial,
-                index,
-                count,
-                bytes,
-            } => self.part(store, from, serial, index, count, &bytes),
-            Message::Want { serial, next } => self.wanted(from, serial, next),
-            Message::Subscribe {
-                interest,
-                sent,
-                have,
-                max_age,
-                lease,
-                reducer,
-                pattern,
-            } => self.subscribed(
-                store, from, interest, sent, have, max_age, lease, reducer, pattern,
-            ),
-            Message::Push {
-                interest,
-                serial,
-                echo,
-                held,
-                contribution,
-            } => {
-                let as_of = echo.saturating_add(held);
-                if let Some(said) = &contribution {
-                    store.observe(said.clock);
-                }
-                self.pushed(
-                    from,
-                    interest,
-                    serial,
-                    as_of,
-                    contribution.map(|said| *said),
-                );
-            }
-            Message::Watch {
-                watch,
-                seen,
-                lease,
-                present,
-                pattern,
-            } => self.watched(store, from, watch, seen, lease, present, pattern),
-            Message::Watching { watch } => self.watching(from, watch),
-            Message::Changed {
-                watch,
-                serial,
-                items,
-                gone,
-            } => {
-                // Whoever sees the change writes after it.
-                if let Some(last) = items.iter().map(|item| item.stamp).max() {
-                    store.observe(last);
-                }
-                self.reported(from, watch, serial, items, gone);
-            }
-            Message::Forget { number } => {
-                self.forget_interest(store, from, number);
-                self.forget_watch(store, from, number);
-            }
-            Message::Prepared { joint, clock, with } => {
-                self.prepared(store, from, joint, clock, with);
-            }
-            Message::Decided { joint, at, why } => self.decided(store, joint, at, &why),
-        }
     }
 
     /// The store has changed: call this when [`Store::on_change`] says so.

@@ -148,6 +148,17 @@ impl Members {
         true
     }
 
+    /// The last incarnation of a member that has gone.
+    pub fn absent(&self, name: &str) -> Option<NodeId> {
+        let incarnation = *self.gone.get(name)?;
+        Some(NodeId::new(name, incarnation))
+    }
+
+    /// The names of those that have gone and not come back.
+    pub fn absentees(&self) -> impl Iterator<Item = &str> {
+        self.gone.keys().map(|name| &**name)
+    }
+
     pub fn is_live(&self, member: &NodeId) -> bool {
         *member == self.own || self.live.get(&member.name) == Some(member)
     }

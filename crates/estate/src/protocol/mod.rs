@@ -19,6 +19,8 @@ mod member;
 mod message;
 mod moved;
 mod parts;
+mod presence;
+mod receive;
 mod replica;
 pub mod take;
 mod watch;

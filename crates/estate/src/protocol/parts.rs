@@ -1,8 +1,9 @@
 //! Messages that are too long for one: cut into parts, of which a window is under way at a time.
 //!
 //! The receiver says what it has (`Want`), which lets the next ones go; both sides repeat
-//! themselves. So a view of a million items neither fills a queue nor starts anew for one lost
-//! part. Parts that come out of order are dropped: on an ordered link that does not happen.
+//! themselves, with growing pauses. So a view of a million items neither fills a queue nor starts anew
+//! for one lost part. A message that is sent again while it is still under way is not sent twice.
+//! Parts that come out of order are dropped: on an ordered link that does not happen.
 
 use super::engine::{Action, Engine, Now};
 use super::member::NodeId;
@@ -18,6 +19,7 @@ struct Outgoing {
     acknowledged: u32,
     sent: u32,
     count: u32,
+    pause: Now,
     again: Now,
     ends: Now,
 }
@@ -27,9 +29,13 @@ struct Incoming {
     bytes: Vec<u8>,
     next: u32,
     count: u32,
+    pause: Now,
     again: Now,
     ends: Now,
 }
+
+/// The longest pause between two tries.
+const PAUSE_MOST: Now = Now::from_secs(1);
 
 /// Long messages under way.
 #[derive(Debug, Default)]
@@ -51,8 +57,23 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// These messages to `member` are not wanted any more.
+    pub fn give_up(&mut self, member: &NodeId, messages: &[Vec<u8>]) {
+        self.outgoing.retain(|(to, _), long| {
+            to != member || messages.iter().all(|message| message[..] != *long.bytes)
+        });
+    }
+
+    fn is_under_way(&self, member: &NodeId, message: &[u8]) -> bool {
+        let mut outgoing = self.outgoing.iter();
+        outgoing.any(|((to, _), long)| to == member && *long.bytes == *message)
+    }
+}
+
 impl Engine {
-    pub(super) fn send_in_parts(&mut self, to: Vec<NodeId>, bytes: Vec<u8>) {
+    pub(super) fn send_in_parts(&mut self, mut to: Vec<NodeId>, bytes: Vec<u8>) {
+        to.retain(|member| !self.parts.is_under_way(member, &bytes));
         let count = u32::try_from(bytes.len().div_ceil(self.settings.part))
             .expect("a message is far shorter than 2^32 parts");
         let bytes: Arc<[u8]> = bytes.into();
@@ -63,6 +84,7 @@ impl Engine {
                 acknowledged: 0,
                 sent: 0,
                 count,
+                pause: self.settings.retry,
                 again: self.now + self.settings.retry,
                 ends: self.now + self.settings.longest_query,
             };
@@ -104,6 +126,7 @@ impl Engine {
         }
         if next > long.acknowledged && next <= long.sent {
             long.acknowledged = next;
+            long.pause = self.settings.retry;
             long.again = self.now + self.settings.retry;
             long.ends = self.now + self.settings.longest_query;
         }
@@ -125,6 +148,7 @@ impl Engine {
             bytes: Vec::new(),
             next: 0,
             count,
+            pause: retry,
             again: self.now + retry,
             ends,
         });
@@ -133,6 +157,7 @@ impl Engine {
             // begin it anew.
             long.bytes.extend_from_slice(bytes);
             long.next += 1;
+            long.pause = retry;
             long.again = self.now + retry;
             long.ends = ends;
         }
@@ -145,6 +170,7 @@ impl Engine {
             to: vec![from.clone()],
             bytes: Message::Want { serial, next }.emit(),
         });
+        self.arrivals_heard(from);
         // A part within a part is nonsense.
         if let Some(whole) = whole.filter(|whole| whole.get(1) != Some(&PART)) {
             self.receive(store, from, &whole);
@@ -158,7 +184,8 @@ impl Engine {
         let mut again = Vec::new();
         for (key, long) in &mut self.parts.outgoing {
             if long.again <= now {
-                long.again = now + self.settings.retry;
+                long.again = now + long.pause;
+                long.pause = (2 * long.pause).min(PAUSE_MOST);
                 long.sent = long.acknowledged;
                 again.push(key.clone());
             }
@@ -168,7 +195,8 @@ impl Engine {
         }
         for ((from, serial), long) in &mut self.parts.incoming {
             if long.again <= now {
-                long.again = now + self.settings.retry;
+                long.again = now + long.pause;
+                long.pause = (2 * long.pause).min(PAUSE_MOST);
                 self.out.push(Action::Send {
                     to: vec![from.clone()],
                     bytes: Message::Want {

@@ -1,7 +1,8 @@
 //! Item handles: a key resolved once, for updates on the packet path.
 
-use super::record::{Record, Source, flag};
+use super::record::{Record, flag};
 use super::shard::{How, Shard};
+use super::source::Source;
 use super::{SetOptions, Store};
 use crate::error::Error;
 use crate::key::Key;

@@ -6,6 +6,7 @@
 //! Values above [`INLINE_MAX`], or that outgrow the room they found at first, lie in an
 //! `Arc<[u8]>` of their own, so that reading a big one copies nothing.
 
+use super::source::Source;
 use crate::value::{Value, ValueRef};
 use crate::version::Stamp;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -76,49 +77,6 @@ pub(super) struct Record(Link);
 unsafe impl Send for Link {}
 // SAFETY: as above.
 unsafe impl Send for Record {}
-
-/// A value on its way into a record.
-#[derive(Clone)]
-pub(super) enum Source<'a> {
-    /// At most [`INLINE_MAX`] bytes, or a number.
-    Small(ValueRef<'a>),
-    /// Bytes or text (by kind) that are shared already, so that no lock is held while they are
-    /// copied.
-    Big(Kind, Arc<[u8]>),
-}
-
-impl<'a> Source<'a> {
-    pub fn from_ref(value: ValueRef<'a>) -> Self {
-        match value {
-            ValueRef::Bytes(bytes) if bytes.len() > INLINE_MAX => {
-                Self::Big(Kind::Bytes, bytes.into())
-            }
-            ValueRef::Str(text) if text.len() > INLINE_MAX => {
-                Self::Big(Kind::Str, text.as_bytes().into())
-            }
-            small => Self::Small(small),
-        }
-    }
-
-    pub fn from_value(value: &'a Value) -> Self {
-        match value {
-            Value::Bytes(bytes) if bytes.len() > INLINE_MAX => {
-                Self::Big(Kind::Bytes, Arc::clone(bytes))
-            }
-            Value::Str(text) if text.len() > INLINE_MAX => {
-                Self::Big(Kind::Str, Arc::clone(text).into())
-            }
-            small => Self::Small(small.borrow()),
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Small(value) => value.len(),
-            Self::Big(_, bytes) => bytes.len(),
-        }
-    }
-}
 
 /// Rounded up so that header, key and room fill what the allocator would hand out anyway.
 fn room_for(key_len: usize, source: &Source<'_>) -> usize {

@@ -5,8 +5,9 @@
 
 use super::cut::Cut;
 use super::hold::{Hold, Holds};
-use super::record::{Link, Record, Source, flag, footprint_of_new};
+use super::record::{Link, Record, flag, footprint_of_new};
 use super::shared::Shared;
+use super::source::Source;
 use super::track::Track;
 use crate::error::Error;
 use crate::flow::FlowKey;

@@ -159,7 +159,7 @@ static int failing(void *context, const estate_entry *items, size_t count, estat
     return 77;
 }
 
-static void global(estate *es)
+static void global(estate *es, const char *backend)
 {
     estate_query query = ESTATE_QUERY;
     estate_value *value;
@@ -222,8 +222,16 @@ static void global(estate *es)
     query.reduce = "sum";
     query.consistency = ESTATE_SNAPSHOT;
     query.require = ESTATE_QUORUM;
-    query.timeout_ms = 2000;
-    CHECK(estate_get_global(es, &query, &value) == ESTATE_OK && value->integer == 3);
+    query.timeout_ms = 10000;
+    if (strncmp(backend, "redis+cluster", 13) == 0) {
+        /* Its shards have no common instant; one key is in one of them. */
+        CHECK(estate_get_global(es, &query, &value) == ESTATE_UNSUPPORTED && value == NULL);
+        query.pattern = "k/2";
+        query.kind = ESTATE_EXACT;
+        CHECK(estate_get_global(es, &query, &value) == ESTATE_OK && value->integer == 2);
+    } else {
+        CHECK(estate_get_global(es, &query, &value) == ESTATE_OK && value->integer == 3);
+    }
     estate_free(value);
     query.pattern = "none";
     query.pattern_size = 4;
@@ -297,12 +305,16 @@ static void arguments(estate *es)
     CHECK(estate_take_flows(es, list, 1, "nobody", 1, NULL) == ESTATE_ARGUMENT);
     CHECK(estate_take_keys(es, list, 1, NULL, 1, NULL) == ESTATE_ARGUMENT);
     CHECK(estate_take_keys(es, list, 1, "nobody", 1, NULL) < 0);
+    CHECK(estate_take_abort(es, 1) == ESTATE_NOT_FOUND);
+    CHECK(estate_take_abort(NULL, 1) == ESTATE_ARGUMENT);
+    CHECK(estate_declare_dead(es, NULL, NULL) == ESTATE_ARGUMENT);
     CHECK(estate_on_global_read(es, NULL, NULL) == ESTATE_ARGUMENT);
     CHECK(estate_open(&options, &none) == ESTATE_ARGUMENT && none == NULL);
     options.cluster = options.node = "x";
     options.backend = "nonsense";
     CHECK(estate_open(&options, &none) == ESTATE_ARGUMENT && none == NULL);
     options.backend = "local";
+    options.relay = 1;
     options.tls_ca = "x";
     CHECK(estate_open(&options, &none) == ESTATE_ARGUMENT && none == NULL);
     for (status = -21; status <= 3; status++)
@@ -316,14 +328,15 @@ static void arguments(estate *es)
 
 int main(int argc, char **argv)
 {
-    estate *es = joined(argc > 1 ? argv[1] : "local", "c-node");
+    const char *backend = argc > 1 ? argv[1] : "local";
+    estate *es = joined(backend, "c-node");
     estate_item *item;
     int64_t sum;
     values(es);
     big_values(es);
     counters(es);
     keys(es);
-    global(es);
+    global(es, backend);
     members(es);
     watch(es);
     flows();

@@ -1,18 +1,21 @@
-/* Two members in one process: members HOST:PORT, where the first one listens. */
+/* Two members in one process: members BACKEND [HOST:PORT], where with p2p the first one listens. */
 #include "check.h"
 #include <inttypes.h>
 #include <pthread.h>
 #include <time.h>
 
+static const char *backend;
+
 static estate *member(const char *node, const char *listen, const char *peers)
 {
     estate_options options = ESTATE_OPTIONS;
     estate *es = NULL;
-    options.cluster = "c-members";
+    options.cluster = own_cluster();
+    options.backend = backend;
     options.node = node;
     options.listen = listen;
     options.peers = peers;
-    options.timeout_ms = 2000;
+    options.timeout_ms = 10000;
     CHECK(estate_open(&options, &es) == ESTATE_OK);
     return es;
 }
@@ -67,6 +70,84 @@ static void *pay(void *es)
     return NULL;
 }
 
+/* Moves what is worth a while in another thread. */
+enum { BIG = 1 << 20, BIG_ITEMS = 48 };
+
+struct move {
+    estate *to;
+    estate_text flow;
+    int status, over;
+};
+
+static void *take(void *argument)
+{
+    struct move *move = argument;
+    move->status = estate_take_flows(move->to, &move->flow, 1, "one", 200, NULL);
+    CHECK(move->status == ESTATE_OK || strstr(estate_last_error(), "abort") != NULL);
+    __atomic_store_n(&move->over, 1, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+/* A move that is given up takes place nowhere, and can be made again. */
+static void abort_a_move(estate *one, estate *two)
+{
+    struct move move = {two, {T("flow:big")}, 0, 0};
+    char *data = calloc(1, BIG), key[32];
+    pthread_t thread;
+    size_t got;
+    int n, status = ESTATE_NOT_FOUND;
+    uint64_t items;
+    CHECK(data != NULL);
+    for (n = 0; n < BIG_ITEMS; n++) {
+        int size = snprintf(key, sizeof key, "flow:big/%d", n);
+        CHECK(estate_set(one, key, (size_t)size, data, BIG) == ESTATE_OK);
+    }
+    CHECK(estate_take_abort(two, 200) == ESTATE_NOT_FOUND);
+    pthread_create(&thread, NULL, take, &move);
+    while (status == ESTATE_NOT_FOUND && !__atomic_load_n(&move.over, __ATOMIC_SEQ_CST))
+        status = estate_take_abort(two, 200);
+    pthread_join(thread, NULL);
+    CHECK(status == ESTATE_OK && move.status == ESTATE_ABORTED);
+    CHECK(estate_take_abort(two, 200) == ESTATE_NOT_FOUND);
+    CHECK(estate_get_into(two, T("flow:big/0"), data, BIG, &got) == ESTATE_NOT_FOUND);
+    CHECK(estate_get_into(one, T("flow:big/0"), data, BIG, &got) == ESTATE_OK && got == BIG);
+    while ((status = estate_set_int(one, T("flow:big/written"), 1)) == ESTATE_FROZEN)
+        continue; /* it has not heard of it yet */
+    CHECK(status == ESTATE_OK);
+    CHECK(estate_take_flows(two, &move.flow, 1, "one", 200, &items) == ESTATE_OK);
+    CHECK(items == BIG_ITEMS + 1);
+    CHECK(estate_take_abort(two, 200) == ESTATE_NOT_FOUND);
+    free(data);
+}
+
+/* What only members can do that keep their items themselves. */
+static void among_themselves(estate *one, estate *two)
+{
+    estate_part part;
+    pthread_t thread;
+    int64_t sum;
+    uint64_t moves;
+
+    memset(&part, 0, sizeof part);
+    pthread_create(&thread, NULL, pay, two);
+    part.key = (estate_text){T("balance")};
+    part.op = ESTATE_OP_ADD;
+    part.value.type = ESTATE_INT;
+    part.value.integer = -5;
+    CHECK(estate_joint(one, 1, "two", &part, 1, 10000) == ESTATE_OK);
+    pthread_join(thread, NULL);
+    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
+    CHECK(estate_get_int(two, T("balance"), &sum) == ESTATE_OK && sum == 5);
+    CHECK(estate_joint(one, 2, "two", &part, 1, 50) == ESTATE_ABORTED);
+    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
+    part.op = 7;
+    CHECK(estate_joint(one, 3, "two", &part, 1, 50) == ESTATE_ARGUMENT);
+
+    abort_a_move(one, two);
+    CHECK(estate_declare_dead(one, "two", &moves) == ESTATE_ARGUMENT);
+    CHECK(estate_declare_dead(one, "nobody", &moves) == ESTATE_NO_MEMBER);
+}
+
 int main(int argc, char **argv)
 {
     const unsigned char here[4] = {10, 0, 0, 1}, there[4] = {10, 0, 0, 2};
@@ -78,18 +159,19 @@ int main(int argc, char **argv)
     estate_event *event;
     estate_text taken;
     estate *one, *two;
-    estate_part part;
-    pthread_t thread;
     int64_t sum;
-    uint64_t items;
-    int size, status, reads = 0;
+    uint64_t items, moves;
+    int size, status, servers, reads = 0;
 
-    CHECK(argc == 2);
-    one = member("one", argv[1], NULL);
-    two = member("two", NULL, argv[1]);
+    CHECK(argc == 2 || argc == 3);
+    backend = argv[1];
+    servers = at_servers(backend);
+    one = member("one", argc > 2 ? argv[2] : NULL, NULL);
+    two = member("two", NULL, argc > 2 ? argv[2] : NULL);
     until(one, 2);
     until(two, 2);
-    CHECK(estate_on_global_read(two, hook, &reads) == ESTATE_OK);
+    status = estate_on_global_read(two, hook, &reads);
+    CHECK(status == (servers ? ESTATE_UNSUPPORTED : ESTATE_OK));
     CHECK(estate_add(one, T("packets"), 30, NULL) == ESTATE_OK);
     CHECK(estate_add(two, T("packets"), 12, NULL) == ESTATE_OK);
     query.pattern = "packets";
@@ -122,7 +204,7 @@ int main(int argc, char **argv)
     query.reduce = "sum";
     CHECK(estate_get_global(one, &query, &value) == ESTATE_REDUCE && value == NULL);
     CHECK(strstr(estate_last_error(), "name") != NULL);
-    CHECK(__atomic_load_n(&reads, __ATOMIC_SEQ_CST) > 0);
+    CHECK(servers || __atomic_load_n(&reads, __ATOMIC_SEQ_CST) > 0);
 
     CHECK(estate_watch_open(one, T("w/*"), ESTATE_GLOB, &changes) == ESTATE_OK);
     CHECK(estate_set_int(two, T("w/x"), 5) == ESTATE_OK);
@@ -130,20 +212,8 @@ int main(int argc, char **argv)
     CHECK(same(event->item.node, T("two")) && event->item.value.integer == 5);
     estate_free(event);
 
-    memset(&part, 0, sizeof part);
-    pthread_create(&thread, NULL, pay, two);
-    part.key = (estate_text){T("balance")};
-    part.op = ESTATE_OP_ADD;
-    part.value.type = ESTATE_INT;
-    part.value.integer = -5;
-    CHECK(estate_joint(one, 1, "two", &part, 1, 10000) == ESTATE_OK);
-    pthread_join(thread, NULL);
-    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
-    CHECK(estate_get_int(two, T("balance"), &sum) == ESTATE_OK && sum == 5);
-    CHECK(estate_joint(one, 2, "two", &part, 1, 50) == ESTATE_ABORTED);
-    CHECK(estate_get_int(one, T("balance"), &sum) == ESTATE_OK && sum == -5);
-    part.op = 7;
-    CHECK(estate_joint(one, 3, "two", &part, 1, 50) == ESTATE_ARGUMENT);
+    if (!servers)
+        among_themselves(one, two);
 
     CHECK(estate_flow(4, 6, here, 1024, there, 80, NULL, 0, flow) == ESTATE_OK);
     size = snprintf(key, sizeof key, "%s/packets", flow);
@@ -160,6 +230,9 @@ int main(int argc, char **argv)
 
     estate_close(two);
     until(one, 1);
+    /* It said goodbye, so nothing waits for it. */
+    status = estate_declare_dead(one, "two", &moves);
+    CHECK(servers ? status == ESTATE_UNSUPPORTED : status == ESTATE_OK && moves == 0);
     query.pattern = "packets";
     query.pattern_size = 7;
     CHECK(estate_get_global(one, &query, &value) == ESTATE_OK && value->integer == 30);

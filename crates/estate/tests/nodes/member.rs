@@ -72,6 +72,59 @@ fn hammer(node: &Node, keys: &[String]) -> String {
     texts(&acknowledged)
 }
 
+/// Adds to the counters in turn, and goes on for a while after they have gone: whoever writes then begins
+/// anew. Returns how often each addition was acknowledged. Says `counting` once each has been added to.
+fn tally(node: &Node, keys: &[String]) -> String {
+    let store = node.store();
+    let mut counts = vec![0_i64; keys.len()];
+    let end = Instant::now() + COUNTING;
+    let mut left = 100;
+    for round in 0.. {
+        for (key, count) in keys.iter().zip(&mut counts) {
+            if let Ok(value) = store.add(key, 1) {
+                *count += 1;
+                // Less than was added: it has begun anew.
+                left -= u32::from(value < *count && left > 0);
+            }
+        }
+        if round == 0 {
+            println!("> counting");
+        }
+        if left == 0 || Instant::now() > end {
+            break;
+        }
+    }
+    let texts: Vec<_> = counts.iter().map(i64::to_string).collect();
+    texts.join(" ")
+}
+
+/// Takes counters, and adds one to each as soon as that is allowed here; returns what they are then.
+fn go_on(node: &Node, source: &str, id: u64, count: &str) -> String {
+    let (store, keys) = (node.store(), keys(count));
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            // What has arrived can be read before it can be written.
+            keys.iter()
+                .map(|key| {
+                    while store.get(key).is_none() {
+                        std::thread::yield_now();
+                    }
+                    loop {
+                        match store.add(key, 1) {
+                            Ok(sum) => return sum.to_string(),
+                            Err(Error::Frozen { .. }) => std::thread::yield_now(),
+                            Err(why) => return format!("error {why}"),
+                        }
+                    }
+                })
+                .collect::<Vec<_>>()
+        });
+        node.take(Selection::Keys(keys.clone()), source, id, true)
+            .expect("the source lives");
+        writing.join().unwrap().join(" ")
+    })
+}
+
 fn carry_out(node: &Node, order: &[&str]) -> String {
     let store = node.store();
     match order {
@@ -84,6 +137,12 @@ fn carry_out(node: &Node, order: &[&str]) -> String {
                 store.set(key, n as i64).unwrap();
             }
             "filled".into()
+        }
+        ["clear", count] => {
+            for key in keys(count) {
+                store.delete(&key).unwrap();
+            }
+            "cleared".into()
         }
         ["count"] => store.memory().items.to_string(),
         ["sum", key, timeout] => sum(node, key, timeout),
@@ -112,6 +171,16 @@ fn carry_out(node: &Node, order: &[&str]) -> String {
             }));
             "doomed".into()
         }
+        ["declare", name] => match node.declare_dead(name) {
+            Ok(moves) => format!("{moves} decided"),
+            Err(why) => format!("error {why}"),
+        },
+        ["add", key] => match store.add(key, 1) {
+            Ok(sum) => sum.to_string(),
+            Err(why) => format!("error {why}"),
+        },
+        ["continue", source, id, count] => go_on(node, source, id.parse().unwrap(), count),
+        ["tally", count] => tally(node, &keys(count)),
         ["hammer", count] => hammer(node, &keys(count)),
         ["values", count] => {
             let values = keys(count).into_iter().map(|key| match store.get(&key) {
@@ -146,6 +215,8 @@ fn process() {
     };
     let peers = std::env::var("MEMBER_PEERS").unwrap();
     let mut options = Options::new("test", &name);
+    let failure_ms = std::env::var("MEMBER_FAILURE_MS").unwrap();
+    options.failure_after = Duration::from_millis(failure_ms.parse().unwrap());
     options.peers = peers
         .split(',')
         .filter(|p| !p.is_empty())

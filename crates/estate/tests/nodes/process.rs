@@ -23,10 +23,16 @@ pub struct Process {
 impl Process {
     /// Starts a member and waits until it has joined, or was refused.
     pub fn start(name: &str, peers: &[String]) -> Self {
+        Self::patient(name, peers, Duration::from_secs(1))
+    }
+
+    /// The same; it takes members for failed that it does not hear of for `failure_after`.
+    pub fn patient(name: &str, peers: &[String], failure_after: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "member::process", "--ignored", "--nocapture"])
             .env("MEMBER_NAME", name)
             .env("MEMBER_PEERS", peers.join(","))
+            .env("MEMBER_FAILURE_MS", failure_after.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -116,9 +122,14 @@ impl Drop for Process {
 
 /// `count` members `n0`, `n1`, …; the first is the peer of all others.
 pub fn cluster(count: usize) -> Vec<Process> {
-    let first = Process::start("n0", &[]);
+    patient_cluster(count, Duration::from_secs(1))
+}
+
+/// The same, of members that are so patient with each other.
+pub fn patient_cluster(count: usize, failure_after: Duration) -> Vec<Process> {
+    let first = Process::patient("n0", &[], failure_after);
     let peers = [first.address().to_owned()];
     let mut members = vec![first];
-    members.extend((1..count).map(|n| Process::start(&format!("n{n}"), &peers)));
+    members.extend((1..count).map(|n| Process::patient(&format!("n{n}"), &peers, failure_after)));
     members
 }

@@ -2,6 +2,7 @@
 //! members do. `world` is the simulation. `make soak` runs more seeds.
 
 mod clocks;
+mod counters;
 mod cuts;
 mod ledger;
 mod messages;

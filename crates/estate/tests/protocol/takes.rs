@@ -313,6 +313,57 @@ fn an_aborted_move_leaves_everything_and_can_be_tried_again() {
     assert_eq!(run.ledger.home("flow:0/n"), 1);
 }
 
+/// One flow is one message, however long: it takes longer than a move may be silent, and is not sent
+/// again and again meanwhile.
+#[test]
+fn a_long_flow_takes_its_time_over_a_slow_network() {
+    const SLOW: Duration = Duration::from_millis(400);
+    let settings = Settings {
+        part: 1 << 10,
+        window: 4,
+        ..Settings::default()
+    };
+    let weather = Weather {
+        least: SLOW,
+        most: SLOW,
+        ..Weather::FAIR
+    };
+    let mut world = World::with(&["a", "b"], 1, weather, settings);
+    world.run_for(4 * SLOW);
+    world.store(0).set("flow:0/n", vec![7; 40 << 10]).unwrap();
+    let call = take(&mut world, 1, 0, 1, flows(1), true);
+    let (begun, before) = (world.now, world.bytes);
+    while world.result_of_take(1, call).is_none() {
+        world.step();
+    }
+    let taken = world.result_of_take(1, call).unwrap().clone();
+    assert_eq!(taken.unwrap().items, 1);
+    let move_timeout = world.settings.move_timeout;
+    assert!(world.now - begun > move_timeout, "the network was not slow");
+    let sent = world.bytes - before;
+    assert!(sent < 6 * (40 << 10), "{sent} bytes sent for 40 KiB");
+}
+
+#[test]
+fn an_aborted_move_is_not_sent_any_further() {
+    let settings = Settings {
+        part: 1 << 10,
+        ..Settings::default()
+    };
+    let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings);
+    let big = 1 << 20;
+    world.store(0).set("flow:0/n", vec![7; big]).unwrap();
+    let call = take(&mut world, 1, 0, 1, flows(1), true);
+    for _ in 0..20 {
+        world.step();
+    }
+    let was = world.with_engine(1, |e, s, now| e.abort_take(s, 1, now));
+    assert!(was);
+    world.run_for(Duration::from_secs(20));
+    assert!(world.result_of_take(1, call).unwrap().is_err());
+    assert!(world.bytes < big as u64 / 4, "{} bytes sent", world.bytes);
+}
+
 #[test]
 fn what_is_at_the_destination_already_is_not_overwritten() {
     let mut world = World::with(&["a", "b"], 1, Weather::FAIR, settings());

@@ -244,6 +244,18 @@ impl EstateCore {
             .map_err(|error| raised(py, error))
     }
 
+    /// Gives up a move to here; whether it could be.
+    fn abort_take(&self, py: Python<'_>, move_id: u64) -> PyResult<bool> {
+        py.detach(|| self.estate.abort_take(move_id))
+            .map_err(|error| raised(py, error))
+    }
+
+    /// The caller vouches that a member's process has ended; how many moves that decides.
+    fn declare_dead(&self, py: Python<'_>, node: &str) -> PyResult<u64> {
+        py.detach(|| self.estate.declare_dead(node))
+            .map_err(|error| raised(py, error))
+    }
+
     /// Writes of this member, made at one instant with those of others under the same id.
     #[pyo3(signature = (joint_id, members, *, set=None, add=None, delete=None, timeout=None))]
     #[allow(clippy::too_many_arguments)] // they are keywords

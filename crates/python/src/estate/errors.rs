@@ -51,7 +51,7 @@ fn exception(py: Python<'_>, error: Error) -> PyResult<PyErr> {
         Error::Closed => "Closed",
         Error::Forked => "Forked",
         Error::NameTaken { .. } => "NameTaken",
-        Error::NoMember { .. } => "NoMember",
+        Error::NoMember { .. } | Error::NoAbsentee { .. } => "NoMember",
         Error::Backend { .. } => "BackendFailed",
         Error::Unsupported { .. } => "Unsupported",
         Error::Aborted { .. } => "MoveAborted",

@@ -202,6 +202,19 @@ impl Backend for RedisBackend {
         self.take_from(selection, source, move_id)
     }
 
+    /// Places change hands at once: there is no moment between.
+    fn abort_take(&self, _: u64) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn declare_dead(&self, _: &str) -> Result<u64, Error> {
+        Err(Error::Unsupported {
+            backend: self.server.url().to_owned(),
+            what: "declaring a member dead",
+            instead: "nothing waits for one, its items are at the server; take them from it",
+        })
+    }
+
     fn joint(&self, _: u64, _: &[&str], _: Vec<Write>, _: Duration) -> Result<Stamp, Error> {
         Err(Error::Unsupported {
             backend: self.server.url().to_owned(),

@@ -30,17 +30,19 @@ return text
 
 /// KEYS what the move has done here, then pairs of places, from and to; ARGV milliseconds to
 /// remember it, `look` or `move`. Moves all these items, or none: if one is at both places, it returns
-/// minus the number of the pair, from 1. Else it returns how many were moved: when repeated, what it
-/// was the first time, and nothing moves.
+/// minus the number of the pair, from 1. Else it returns how many were moved (`look`: would be): when
+/// repeated, what it was the first time, and nothing moves.
 pub(super) const TAKE: &str = r"
 local done = redis.call('GET', KEYS[1])
 if done then return tonumber(done) end
+local found = 0
 for i = 2, #KEYS, 2 do
-  if redis.call('EXISTS', KEYS[i]) == 1 and redis.call('EXISTS', KEYS[i + 1]) == 1 then
-    return -i / 2
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    if redis.call('EXISTS', KEYS[i + 1]) == 1 then return -i / 2 end
+    found = found + 1
   end
 end
-if ARGV[2] == 'look' then return 0 end
+if ARGV[2] == 'look' then return found end
 local moved = 0
 for i = 2, #KEYS, 2 do
   if redis.call('EXISTS', KEYS[i]) == 1 then

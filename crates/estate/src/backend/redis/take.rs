@@ -32,18 +32,18 @@ impl RedisBackend {
             return Ok(Taken::default());
         }
         let groups = self.groups(selection, source)?;
-        let members = self.live()?;
-        if !members.iter().any(|member| member == source)
-            && groups.values().all(|(_, keys)| keys.is_empty())
-        {
-            return Err(Error::NoMember {
-                node: source.to_owned(),
-                members: members.join(", "),
-            });
-        }
         // All are looked at before any is moved: what stands in the way is found while nothing has
         // happened, unless it is written in between.
-        self.run(&groups, source, move_id, "look")?;
+        let found = self.run(&groups, source, move_id, "look")?;
+        if found.items == 0 {
+            let members = self.live()?;
+            if !members.iter().any(|member| member == source) {
+                return Err(Error::NoMember {
+                    node: source.to_owned(),
+                    members: members.join(", "),
+                });
+            }
+        }
         self.run(&groups, source, move_id, "move")
     }
 

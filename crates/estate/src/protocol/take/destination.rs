@@ -7,16 +7,13 @@
 use super::super::contribution::{Note, Role};
 use super::super::engine::{Action, CallId, Engine, Event as News, Now, Taken};
 use super::super::member::NodeId;
-use super::super::message::{Link, Message, Move};
+use super::super::message::{Message, Move};
 use super::table::{Duty, Event, State, transition};
 use crate::error::Error;
-use crate::item::Item;
 use crate::store::{Hold, Selection, Store};
 use crate::version::Stamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
-
-const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// A move to here.
 #[derive(Debug)]
@@ -24,28 +21,28 @@ pub(in super::super) struct Arrival {
     pub source: NodeId,
     pub what: Move,
     pub state: State,
-    selection: Selection,
-    pre_copy: bool,
-    calls: Vec<CallId>,
+    pub(super) selection: Selection,
+    pub(super) pre_copy: bool,
+    pub(super) calls: Vec<CallId>,
     // The chunk that is wanted.
-    next: u32,
-    keys: HashSet<String>,
-    chains: BTreeMap<Vec<u64>, u32>,
+    pub(super) next: u32,
+    pub(super) keys: HashSet<String>,
+    pub(super) chains: BTreeMap<Vec<u64>, u32>,
     // Our clock when we said `Ready`.
     pub ready_at: Stamp,
-    taken: Taken,
-    pause: Duration,
-    again: Now,
-    heard: Now,
-    away_since: Option<Now>,
+    pub(super) taken: Taken,
+    pub(super) pause: Duration,
+    pub(super) again: Now,
+    pub(super) heard: Now,
+    pub(super) away_since: Option<Now>,
 }
 
 impl Arrival {
-    fn hold(&self) -> Hold {
+    pub(super) fn hold(&self) -> Hold {
         Hold::Move(self.what.id)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Settled | State::Dropped | State::Adopted)
     }
 
@@ -200,7 +197,7 @@ impl Engine {
     }
 
     /// Says again what the source has not answered.
-    fn repeat_arrival(&mut self, id: u64) {
+    pub(super) fn repeat_arrival(&mut self, id: u64) {
         let Some(arrival) = self.arrivals.moves.get(&id) else {
             return;
         };
@@ -229,7 +226,7 @@ impl Engine {
     }
 
     /// The arrival that `from` speaks of, which has been heard of now.
-    fn arrival(&mut self, from: &NodeId, what: Move) -> Option<&mut Arrival> {
+    pub(super) fn arrival(&mut self, from: &NodeId, what: Move) -> Option<&mut Arrival> {
         let (now, pause) = (self.now, self.settings.retry);
         let arrival = self.arrivals.moves.get_mut(&what.id)?;
         if arrival.source != *from || arrival.what != what {
@@ -239,85 +236,6 @@ impl Engine {
         arrival.pause = pause;
         arrival.again = now + pause;
         Some(arrival)
-    }
-
-    #[allow(clippy::too_many_arguments)] // the fields of the message
-    pub(in super::super) fn cargo(
-        &mut self,
-        store: &Store,
-        from: &NodeId,
-        what: Move,
-        index: u32,
-        last: Option<u64>,
-        links: &[Link],
-        gone: &[String],
-        items: &[Item],
-    ) {
-        let Some(arrival) = self.arrival(from, what) else {
-            return self.say_abort(from, what, "it is not wanted any more");
-        };
-        if arrival.state == State::Dropped {
-            return self.say_abort(from, what, "it was aborted here");
-        }
-        if arrival.state != State::Fetching {
-            return;
-        }
-        if index == arrival.next {
-            arrival.next += 1;
-            if let Err(error) = self.unload(store, what.id, links, gone, items) {
-                let why = format!("the destination cannot take its items: {error}");
-                return self.arrival_step(store, what.id, Event::Trouble, &why);
-            }
-            if let Some(total) = last {
-                let here = self.arrivals.moves.get(&what.id).map(|a| a.keys.len());
-                if here == usize::try_from(total).ok() {
-                    return self.arrival_step(store, what.id, Event::Complete, "");
-                }
-                let why = format!("{here:?} of {total} items have come");
-                return self.arrival_step(store, what.id, Event::Trouble, &why);
-            }
-        }
-        if let Some(arrival) = self.arrivals.moves.get(&what.id) {
-            let next = arrival.next;
-            self.send_one(from, &Message::Got { what, next });
-        }
-    }
-
-    /// Puts a chunk into the store.
-    fn unload(
-        &mut self,
-        store: &Store,
-        id: u64,
-        links: &[Link],
-        gone: &[String],
-        items: &[Item],
-    ) -> Result<(), Error> {
-        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
-            return Ok(());
-        };
-        let hold = arrival.hold();
-        let ids: Vec<u64> = links.iter().map(|link| link.move_id).collect();
-        let chain = *arrival.chains.entry(ids).or_insert_with(|| {
-            let now = self.now;
-            let mut links: Vec<_> = links
-                .iter()
-                .map(|link| (link.move_id, link.source.clone(), now + link.left))
-                .collect();
-            links.push((id, arrival.source.clone(), Now::MAX));
-            self.moved.open(links)
-        });
-        for key in gone {
-            store.write_held(hold, key, None, store.clock().next())?;
-            arrival.keys.remove(key);
-        }
-        for item in items {
-            self.moved.tag(&item.key, chain);
-            store.insert_moved(hold, item)?;
-            if !arrival.keys.contains(&item.key) {
-                arrival.keys.insert(item.key.clone());
-            }
-        }
-        Ok(())
     }
 
     pub(in super::super) fn committed(
@@ -357,7 +275,7 @@ impl Engine {
     }
 
     /// The one way in which an arrival changes its state.
-    fn arrival_step(&mut self, store: &Store, id: u64, event: Event, why: &str) {
+    pub(super) fn arrival_step(&mut self, store: &Store, id: u64, event: Event, why: &str) {
         let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
             return;
         };
@@ -446,85 +364,5 @@ impl Engine {
         }
         self.out.push(Action::MoveStep { row, said: true });
         self.settle_cuts(store);
-    }
-
-    pub(in super::super) fn arrivals_time(&mut self, store: &Store) {
-        let (now, settings) = (self.now, self.settings.clone());
-        let due: Vec<u64> = self
-            .arrivals
-            .moves
-            .iter()
-            .filter(|(_, a)| {
-                a.due(settings.move_timeout, settings.declare_dead)
-                    .is_some_and(|due| due <= now)
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        for id in due {
-            let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
-                continue;
-            };
-            arrival.again = now + arrival.pause;
-            arrival.pause = (2 * arrival.pause).min(PAUSE_MOST);
-            if arrival.state == State::Fetching && arrival.heard + settings.move_timeout <= now {
-                let why = format!("the source was silent for {:?}", settings.move_timeout);
-                self.arrival_step(store, id, Event::Trouble, &why);
-            } else if arrival.away_since.is_some() {
-                self.leave_in_doubt(id);
-            } else {
-                self.repeat_arrival(id);
-            }
-        }
-    }
-
-    /// Lets the callers go: they may wait for the source as long as they like, and need not.
-    fn leave_in_doubt(&mut self, id: u64) {
-        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
-            return;
-        };
-        let source_node = arrival.source.name.to_string();
-        for call in std::mem::take(&mut arrival.calls) {
-            let result = Err(Error::Undecided {
-                move_id: id,
-                source_node: source_node.clone(),
-            });
-            self.out.push(Action::Taken { call, result });
-        }
-    }
-
-    /// The source of some has gone, or (`dead`) is known to have lost its memory.
-    pub(in super::super) fn arrivals_from(&mut self, store: &Store, member: &NodeId, dead: bool) {
-        let from: Vec<u64> = self
-            .arrivals
-            .moves
-            .iter()
-            .filter(|(_, arrival)| arrival.source == *member)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in from {
-            if let Some(arrival) = self.arrivals.moves.get_mut(&id) {
-                arrival.away_since.get_or_insert(self.now);
-            }
-            let event = if dead { Event::Dead } else { Event::Away };
-            self.arrival_step(store, id, event, "the source has gone");
-        }
-    }
-
-    /// A member that was away is back with its memory.
-    pub(in super::super) fn arrivals_back(&mut self, member: &NodeId) {
-        let from: Vec<u64> = self
-            .arrivals
-            .moves
-            .iter()
-            .filter(|(_, arrival)| arrival.source == *member)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in from {
-            if let Some(arrival) = self.arrivals.moves.get_mut(&id) {
-                arrival.away_since = None;
-                arrival.again = self.now + arrival.pause;
-            }
-            self.repeat_arrival(id);
-        }
     }
 }

@@ -2,8 +2,11 @@
 //! when; `source` and `destination` carry it out.
 
 mod destination;
+mod loading;
+mod patience;
 mod source;
 pub mod table;
+mod unloading;
 
 pub(super) use destination::Arrival;
 pub(super) use source::Departure;
