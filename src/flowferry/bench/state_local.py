@@ -26,13 +26,13 @@ def in_c(settings: Settings) -> Iterator[Case]:
         told = [programs.local(url) for _ in range(min(settings.passes, 3))]
     for number, row in enumerate(told[0]["p50_ns"]):
         keys = row["keys"]
-        judged = keys == 10_000
+        has_goal = keys == 10_000
         for what, most in (("set", 120.0), ("get", 60.0)):
             arms = {
                 "hash table": [each["p50_ns"][number][f"plain_{what}"] for each in told],
                 "estate": [each["p50_ns"][number][what] for each in told],
             }
-            goal = Goal(measure="value", most=most) if judged else None
+            goal = Goal(measure="value", most=most) if has_goal else None
             yield case(f"c-{what}-{keys}", f"C {what}, {keys:,} keys", "ns", arms, goal)
     for what in ("set", "get"):
         # Operations a second: the gain is how many times as many.
