@@ -8,7 +8,7 @@ from typing import Any
 from flowferry import estate
 from flowferry.bench.report import Case, Goal
 from flowferry.bench.settings import Settings
-from flowferry.bench.state_cases import case
+from flowferry.bench.state_cases import case, judged
 from flowferry.bench.state_native import CPrograms
 from flowferry.bench.state_redis import estates, redis_url
 from flowferry.estate import Estate
