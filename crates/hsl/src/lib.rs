@@ -8,3 +8,4 @@ pub mod key;
 pub mod matching;
 pub mod model;
 pub mod shim;
+pub mod table;

@@ -7,6 +7,8 @@
 //!
 //! docs/hsl.md shows the table as a picture drawn from here (`flowferry hsl table`).
 
+use crate::table::{self, row};
+
 /// Where a flow is on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,33 +74,7 @@ pub enum Duty {
 }
 
 /// One row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Transition {
-    /// Before.
-    pub from: State,
-    /// What happens.
-    pub event: Event,
-    /// After.
-    pub to: State,
-    /// What is done.
-    pub duty: Duty,
-}
-
-impl Transition {
-    /// `from+event`, as failpoints name it.
-    pub fn name(&self) -> String {
-        format!("{:?}+{:?}", self.from, self.event).to_lowercase()
-    }
-}
-
-const fn row(from: State, event: Event, to: State, duty: Duty) -> Transition {
-    Transition {
-        from,
-        event,
-        to,
-        duty,
-    }
-}
+pub type Transition = table::Transition<State, Event, Duty>;
 
 use Duty::*;
 use Event::*;
@@ -136,20 +112,10 @@ pub const TRANSITIONS: &[Transition] = &[
 
 /// The row for `event` in `from`, if that may happen.
 pub fn transition(from: State, event: Event) -> Option<&'static Transition> {
-    TRANSITIONS
-        .iter()
-        .find(|row| row.from == from && row.event == event)
+    table::find(TRANSITIONS, from, event)
 }
 
 /// The table as a Graphviz graph, for the documentation.
 pub fn as_dot() -> String {
-    let mut dot =
-        String::from("digraph endpoint {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
-    for row in TRANSITIONS {
-        dot += &format!(
-            "  {:?} -> {:?} [label=\"{:?}\\n{:?}\"];\n",
-            row.from, row.to, row.event, row.duty
-        );
-    }
-    dot + "}\n"
+    table::as_dot("endpoint", TRANSITIONS.iter())
 }

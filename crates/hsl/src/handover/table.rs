@@ -11,6 +11,8 @@
 //!
 //! docs/hsl.md shows the table; failpoints are named by its rows.
 
+use crate::table::{self, row};
+
 /// Where a part of a handover is at this agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -180,33 +182,7 @@ pub enum Duty {
 }
 
 /// One row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Transition {
-    /// Before.
-    pub from: Phase,
-    /// What happens.
-    pub event: Event,
-    /// After.
-    pub to: Phase,
-    /// What is done.
-    pub duty: Duty,
-}
-
-impl Transition {
-    /// `from+event`, as failpoints name it.
-    pub fn name(&self) -> String {
-        format!("{:?}+{:?}", self.from, self.event).to_lowercase()
-    }
-}
-
-const fn row(from: Phase, event: Event, to: Phase, duty: Duty) -> Transition {
-    Transition {
-        from,
-        event,
-        to,
-        duty,
-    }
-}
+pub type Transition = table::Transition<Phase, Event, Duty>;
 
 use Duty::*;
 use Event::*;
@@ -302,20 +278,13 @@ pub const TRANSITIONS: &[Transition] = &[
 
 /// The row for `event` in `from`, if that may happen.
 pub fn transition(from: Phase, event: Event) -> Option<&'static Transition> {
-    TRANSITIONS
-        .iter()
-        .find(|row| row.from == from && row.event == event)
+    table::find(TRANSITIONS, from, event)
 }
 
 /// The table as a Graphviz graph, without what a new epoch ends.
 pub fn as_dot() -> String {
-    let mut dot =
-        String::from("digraph handover {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
-    for row in TRANSITIONS.iter().filter(|row| row.event != Lost) {
-        dot += &format!(
-            "  {:?} -> {:?} [label=\"{:?}\\n{:?}\"];\n",
-            row.from, row.to, row.event, row.duty
-        );
-    }
-    dot + "}\n"
+    table::as_dot(
+        "handover",
+        TRANSITIONS.iter().filter(|row| row.event != Lost),
+    )
 }
