@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Self
 
@@ -186,18 +187,26 @@ class Client:
         return list(self._call("GET", "/groups")["groups"])
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every event from now on: its data, and its name as `event`."""
+        """Every event from now on: its data, and its name as `event`.
+
+        Raises `ControllerError` when the controller ends. What happens before the next call is
+        not told again: read `handovers` and the others then.
+        """
         with self._open("GET", "/events", None, None) as answer:
             name, data = "", ""
-            for raw in answer:
-                line = raw.decode().rstrip("\r\n")
-                if line.startswith("event:"):
-                    name = line[6:].strip()
-                elif line.startswith("data:"):
-                    data += line[5:].strip()
-                elif not line and data:
-                    yield {"event": name, **json.loads(data)}
-                    name, data = "", ""
+            with suppress(OSError, HTTPException):  # it broke off: an end like any other
+                for raw in answer:
+                    line = raw.decode().rstrip("\r\n")
+                    if line.startswith("event:"):
+                        name = line[6:].strip()
+                    elif line.startswith("data:"):
+                        data += line[5:].strip()
+                    elif not line and data:
+                        yield {"event": name, **json.loads(data)}
+                        name, data = "", ""
+        raise ControllerError(
+            f"the controller on {self.url} has ended the events; see whether it runs, and ask again"
+        )
 
     # -- how -----------------------------------------------------------------------------------
 
