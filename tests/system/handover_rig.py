@@ -28,8 +28,12 @@ class Echo:
     are there afterwards.
     """
 
-    def __init__(self, bed: Testbed, *, flows: int, rate: float, **more: Any) -> None:
+    def __init__(
+        self, bed: Testbed, *, flows: int, rate: float, to: str | None = None, **more: Any
+    ) -> None:
+        """`to`: an address of h2 and of nobody else's traffic; `more` is for the sender."""
         self._bed = bed
+        self._to = to
         self._request: dict[str, Any] = {
             "flows": flows,
             "rate": rate,
@@ -46,6 +50,7 @@ class Echo:
         sink = self._pool.submit(
             probe.sink,
             netns=spaces["h2"],
+            address=self._to,
             wait=20.0,
             echo=self._request["echo"],
             control=self.arrived,
@@ -54,7 +59,11 @@ class Echo:
         until(lambda: self._look() and self.arrived.ready, "the sink")
         self._reports.append(
             self._pool.submit(
-                probe.send, h2.ip4, netns=spaces["h1"], control=self._stop, **self._request
+                probe.send,
+                self._to or h2.ip4,
+                netns=spaces["h1"],
+                control=self._stop,
+                **self._request,
             )
         )
         until(lambda: self._look() and self.arrived.packets > 50, "traffic")
@@ -140,14 +149,6 @@ class Numbered:
         last = np.append(first[1:], len(flows)) - 1
         at = last if most else first
         return dict(zip(names.tolist(), numbers[at].tolist(), strict=True))
-
-
-def split_cleanly(source: Numbered, taker: Numbered) -> tuple[int, int]:
-    """Packets that two instances let out: (at both of them, of flows in the wrong order)."""
-    both = len(np.intersect1d(source.places, taker.places))
-    last, first = source.extremes(most=True), taker.extremes(most=False)
-    wrong = sum(last[flow] >= first[flow] for flow in last.keys() & first.keys())
-    return both, wrong
 
 
 def in_order(seen: Numbered) -> bool:
