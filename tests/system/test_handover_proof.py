@@ -18,17 +18,41 @@ from hsl_pcap import Numbers, until
 from outside import Way, amiss, miscounted, watching
 
 from flowferry.controller import Platform
+from soak import ORDER_REPEATS
 
-FLOWS, RATE = 40, 4000
+FLOWS = 20
+#: Packets a second. The switches' ports keep some 270, and drop the rest of what was kept for half
+#: a second on a machine that is busy, and then comes at once.
+RATE, FAST = 400, 6000
 #: Packets of each flow before the move, and after it.
-ENOUGH = 20
+ENOUGH = 15
 
 
-@pytest.mark.parametrize("steering", [True, False], ids=["steered", "unsteered"])
-@pytest.mark.parametrize("function", ["bridge", "forwarder"])
+STEERING = pytest.mark.parametrize("steering", [True, False], ids=["steered", "unsteered"])
+FUNCTION = pytest.mark.parametrize("function", ["bridge", "forwarder"])
+
+
+@STEERING
+@FUNCTION
 def test_each_packet_is_at_one_instance_and_in_order(
     testbed: Bed, tmp_path: Path, function: str, steering: bool
 ) -> None:
+    prove(testbed, tmp_path, function, steering, RATE)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("repeat", range(ORDER_REPEATS))
+@STEERING
+@FUNCTION
+def test_so_it_is_each_time(
+    testbed: Bed, tmp_path: Path, function: str, steering: bool, repeat: int
+) -> None:
+    """On a machine that has nothing else to do, with more packets."""
+    prove(testbed, tmp_path, function, steering, FAST)
+
+
+def prove(testbed: Bed, folder: Path, function: str, steering: bool, rate: int) -> None:
+    """Move all flows once, from i1 to i2, and look at everything that was captured."""
     bed = testbed(instances=2, function=function, steering=steering)
     # Without steering a sender that moves between CPUs reorders by itself.
     cpu = None if steering else 0
@@ -36,8 +60,8 @@ def test_each_packet_is_at_one_instance_and_in_order(
         for address in (bed.hosts["h2"].ip4, bed.hosts["h2"].ip6):
             bed.run("h1", ["ping", "-c1", "-W5", address])
         with (
-            watching(bed, tmp_path) as witnesses,
-            Echo(bed, flows=FLOWS, rate=RATE, cpu=cpu) as echo,
+            watching(bed, folder) as witnesses,
+            Echo(bed, flows=FLOWS, rate=rate, cpu=cpu) as echo,
         ):
             until(lambda: echo.arrived.packets >= ENOUGH * FLOWS, "traffic through the source")
             done = platform.client.move("udp", "i2", wait=True, timeout=30)
@@ -48,8 +72,13 @@ def test_each_packet_is_at_one_instance_and_in_order(
             )
     assert (done["state"], done["error"], done["flows"]) == ("done", None, FLOWS), done
     assert done["lost_packets"] == done["controller_packets"] == 0
-    accounts = {"there": echo.there, "back": echo.sent["replies"]}
-    for account in accounts.values():
+    ways = [Way.of(witnesses, bed, name, echo.sent["run"]) for name in ("there", "back")]
+    for way in ways:
+        assert amiss(way, FLOWS) == []
+        for plant, said in PLANTS:
+            found = amiss(plant(way), FLOWS)
+            assert any(said in problem for problem in found), (plant.__name__, found)
+    for account in (echo.there, echo.sent["replies"]):
         assert account is not None
         figures = {k: account[k] for k in ("lost", "reordered", "duplicated", "unclassified")}
         assert not any(figures.values()), figures
@@ -58,16 +87,9 @@ def test_each_packet_is_at_one_instance_and_in_order(
     assert miscounted(captured, witnesses.inner, witnesses.outer) == []
     for place, count in captured.items():
         slack = witnesses.outer[place] - witnesses.inner[place]
-        assert slack < count / 100, (place, slack)  # else the counters would prove little
+        assert slack < count / 20, (place, slack)  # else the counters would prove little
         for wrong in (count - slack - 1, count + slack + 1):
             assert miscounted({place: wrong}, witnesses.inner, witnesses.outer)
-
-    for name in accounts:
-        way = Way.of(witnesses, bed, name, echo.sent["run"])
-        assert amiss(way, FLOWS) == []
-        for plant, said in PLANTS:
-            found = amiss(plant(way), FLOWS)
-            assert any(said in problem for problem in found), (plant.__name__, found)
 
 
 # -- captures of moves that went wrong -----------------------------------------------------------
@@ -161,5 +183,5 @@ PLANTS: Sequence[tuple[Callable[[Way], Way], str]] = (
     (a_packet_out_of_nowhere, "arrived: 1 packets never sent"),
     (a_release_before_the_fence, "at the source behind one at the destination"),
     (strays_behind_what_was_kept, "out of instances: i2 not in order"),
-    (a_flow_that_stayed_behind, "i2 has packets of 39 flows, not of all 40"),
+    (a_flow_that_stayed_behind, f"i2 has packets of {FLOWS - 1} flows, not of all {FLOWS}"),
 )
