@@ -601,6 +601,12 @@ def test_what_is_thrown_away_after_the_end_is_a_loss_of_the_handover(
             counts = {Counter.LOST_PACKETS: lost}
             late = Message(command=Command.ABORTED, handover=1 << 8 | 1, counts=counts, sender=2)
             service._message(service.model.instances[2], late)
+        # An answer, of one that had failed: a heartbeat tells of that.
+        counts, asked = {Counter.LOST_PACKETS: 9}, InReplyTo(Command.ABORT, 0)
+        late = Message(
+            command=Command.ABORTED, handover=1 << 8 | 1, counts=counts, sender=2, in_reply_to=asked
+        )
+        service._message(service.model.instances[2], late)
         assert handover.lost_packets == 5
         (record,) = service.store.handovers()
         assert Handover.from_record(record.body).lost_packets == 5

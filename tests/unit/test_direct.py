@@ -350,6 +350,15 @@ def test_after_the_import_nobody_can_call_it_off() -> None:
     assert scene.kinds() == before
 
 
+def test_who_has_started_over_has_imported_nothing() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(AbortRequested("by hand"))
+    scene.answer(Command.ABORT, B, error=Reason.WRONG_EPOCH)
+    assert not scene.sent(Command.COMMIT, A), "the source has the only state there is"
+    assert scene.sent(Command.ABORT, A)
+
+
 def test_a_controller_that_stood_still_turns_nothing() -> None:
     """Its agents may have given up meanwhile; a move without their holds would lose the order."""
     scene = Scene()

@@ -62,10 +62,23 @@ class Destination:
 
     def hear(self, message: Message, now: int = 0) -> list[str]:
         """The controller says something; what is done."""
+        self._take(message, now)
+        return [action[0] for action in self._core.actions()]
+
+    def answers(self, message: Message) -> list[Message]:
+        """The controller says something; what it is answered."""
+        self._take(message, 0)
+        return self._said()
+
+    def _take(self, message: Message, now: int) -> None:
         message = replace(message, to=DESTINATION)
         frame, _ = self._sealer.seal(message, destination=bytes(6), source=bytes(6))
         self._core.control(1, self._opener.open(KEYS, frame), now)
-        return [action[0] for action in self._core.actions()]
+
+    def start_over(self) -> None:
+        """It was stopped for too long."""
+        self._core.start_over(0)
+        self._core.actions()
 
     def packet(self) -> bool:
         """A packet comes; whether it goes on to the function."""
@@ -81,6 +94,9 @@ class Destination:
         """Time has passed; what it says."""
         self._core.tick(now)
         self._core.settle(now)
+        return self._said()
+
+    def _said(self) -> list[Message]:
         said = [action[2] for action in self._core.actions() if action[0] == "send"]
         frames = [self._voice.seal(KEYS, one, bytes(6), bytes(6), 1500)[0] for one in said]
         return [self._ear.open(frame) for frame in frames]
@@ -127,6 +143,18 @@ def test_what_belongs_to_a_move_that_went_back_is_thrown_away() -> None:
     agent.hear(Message(command=Command.RELEASE, handover=PART), SECOND)
     assert agent.phase == "over"
     assert agent.packet(), "it is an instance like any other"
+
+
+def test_who_has_started_over_does_not_say_that_it_is_done() -> None:
+    """`wrong_state` would: the controller takes it for an import, and has the source forget."""
+    agent = Destination()
+    agent.start_over()
+    error = Report(Reason.REQUESTED, "no longer wanted")
+    called_off = Message(command=Command.ABORT, handover=PART, flags=Flags.TURNED, error=error)
+    (answer,) = agent.answers(called_off)
+    assert answer.command == Command.NACK
+    assert answer.error is not None
+    assert answer.error.reason == Reason.WRONG_EPOCH
 
 
 def test_an_agent_of_whose_part_nobody_speaks_says_where_it_is() -> None:

@@ -91,6 +91,7 @@ impl Handovers {
                         id,
                         heard: sent,
                         called_off: true,
+                        lost: false,
                         gave: false,
                         flags: Flags::NONE,
                         counts: Counts::new(),
@@ -488,6 +489,11 @@ impl Handovers {
             (Command::Commit, _) if !ended.gave => {}
             (Command::Release | Command::Commit, _) => {
                 self.acknowledge(id, asked, ended.flags, Some(ended.counts));
+            }
+            // Not WRONG_STATE: to a controller that calls it off that means that it is done.
+            _ if ended.lost => {
+                let why = "the agent has started over, and what it held is lost";
+                self.refuse(id, asked, Reason::WrongEpoch, why);
             }
             _ => self.refuse_state(id, asked),
         }

@@ -94,6 +94,8 @@ struct Ended {
     id: HoldId,
     heard: (u64, u64),
     called_off: bool,
+    /// A new epoch has ended it: what it was doing was not finished.
+    lost: bool,
     /// It sent strays at its end: a RELEASE is a request, and not the answer to a report.
     gave: bool,
     flags: Flags,

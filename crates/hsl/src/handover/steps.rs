@@ -83,6 +83,7 @@ impl Handovers {
             id,
             heard: part.heard,
             called_off: part.called_off,
+            lost: event == Event::Lost,
             gave: (part.terms.role == Role::Source) != part.called_off,
             flags: part.flags,
             counts: Self::figures(endpoint, &part),

@@ -53,8 +53,12 @@ def last_word(to: int, handover: int, at: int | None) -> Message:
 
 
 def thrown_away(sender: int, heard: Message, at: int | None) -> int:
-    """Packets that the sender says it has thrown away since the part was over."""
+    """Packets that the sender says it has thrown away since the part was over.
+
+    An answer says what the part had come to before; a heartbeat has told of that.
+    """
     elsewhere = at is not None and sender != at
-    if heard.command is not Command.ABORTED or heard.counts is None or not elsewhere:
+    of_itself = heard.command is Command.ABORTED and heard.in_reply_to is None
+    if heard.counts is None or not (elsewhere and of_itself):
         return 0
     return heard.counts.get(Counter.LOST_PACKETS, 0)
