@@ -60,9 +60,9 @@ PROCESSES: dict[str, dict[tuple[str, ...], tuple[End, ...]]] = {
          "closing+closed"): (FORWARD,),
         # nobody wrote down yet that it was called off
         ("moving+call_off",): (FORWARD,),
-        # called off
-        ("withdrawing+withdrawn", "halting+fenced", "regaining+regained",
-         "reverting+turned_back", "returning+given_back", "clearing+cleared"): (BACK,),
+        # called off; away for too long, it finds that "the HSLs finish by settling time otherwise"
+        ("withdrawing+withdrawn", "halting+fenced", "regaining+regained"): (BACK, STATELESS),
+        ("reverting+turned_back", "returning+given_back", "clearing+cleared"): (BACK,),
         # "switch refuses an entry: rolled back, aborted"
         ("turning+refused",): (BACK,),
     },

@@ -20,6 +20,8 @@ from handover_rows import CONTROLLER, DESTINATION, SOURCE
 
 #: Of the agents' heartbeat, and of the settling, in milliseconds: short, so that the cells are.
 TIMEOUT_MS, SETTLING_MS = 300, 300
+#: Agents finish alone after three settling times; a controller is back before.
+PATIENT_MS = 1000
 FLOWS, RATE = 10, 1000
 OVER = ("done", "aborted", "failed")
 #: Seconds in which a handover has to end, whatever goes wrong.
@@ -70,7 +72,7 @@ def refused(cell: "Cell") -> None:
     words = [*limit, "--", "set", "Bridge", "egress", "flow_tables:11=@t"]
     bed.owner.run(None, [*vsctl, "--", *words])
     cell.move()
-    cell.reaches(*OVER)
+    cell.reaches(*OVER, whatever=True)
     bed.owner.run(None, [*vsctl, "clear", "Bridge", "egress", "flow_tables"])
 
 
@@ -113,8 +115,12 @@ class Cell:
         failpoint: str | None,
         play: Play,
         fault: Fault | None = None,
+        settling_ms: int | None = None,
     ) -> None:
         """Start nothing yet."""
+        waits = victim == CONTROLLER and fault is None
+        if settling_ms is None:
+            settling_ms = PATIENT_MS if waits else SETTLING_MS
         self._fault = fault
         self._player = ThreadPoolExecutor(1)
         self._played: Future[None] | None = None
@@ -130,7 +136,7 @@ class Cell:
             function_sockets=True,
             agent={"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {},
             agents=self._own,
-            settling_ms=SETTLING_MS,
+            settling_ms=settling_ms,
             deadline_ms=2000,
             heartbeat_ms=200,
             **fields,
@@ -138,7 +144,8 @@ class Cell:
         self._stack = ExitStack()
         self.play = play
         self.functions: dict[str, Function] = {}
-        self.rate = RATE if fault is None else fault.rate
+        # What gathers until a controller is back goes in one burst; a port takes some hundreds.
+        self.rate = fault.rate if fault is not None else RATE // 4 if waits else RATE
         self.echo = Echo(bed, flows=FLOWS, rate=self.rate)
         #: Packets lost by the agents' account, and whether none may be (`None`: the fault knows).
         self.counted: int = 0
@@ -190,15 +197,18 @@ class Cell:
         self._played.result(2 * PATIENCE)
         self.let_functions_go()
 
-    def reaches(self, *states: str) -> bool:
-        """Wait until the handover is in one of these states; false if the fault came first."""
+    def reaches(self, *states: str, whatever: bool = False) -> bool:
+        """Wait until the handover is in one of these states; false if the fault came first.
+
+        `whatever`: the fault is no reason not to wait.
+        """
         reached = False
 
         def there() -> bool:
             nonlocal reached
             with suppress(ControllerError, OSError):
                 reached = self.client.handover(1)["state"] in states
-            return reached or self.struck() or self.hears("aborted")
+            return reached or (not whatever and (self.struck() or self.hears("aborted")))
 
         until(there, f"{states}, or {self.failpoint}", seconds=PATIENCE)
         return reached
@@ -242,20 +252,22 @@ class Cell:
             return Path(f"/proc/{self._process.pid}/stat").read_text().split()[2] == "T"
         return True
 
-    def strike(self, away: int = RATE // 10) -> None:
+    def strike(self, away_ms: int = 100) -> None:
         """Wait until the fault has struck, let traffic go on, and bring the victim back.
 
-        `away`: packets that h1 sends while a victim is dead.
+        `away_ms`: for so long a victim is dead before it is started again.
         """
         until(self.struck, f"{self.failpoint} at {self.victim}", seconds=15)
+        # The play may be waiting for an answer of a controller that stands still.
+        self.let_functions_go()
         assert self.failpoint is not None
         if self.failpoint.endswith(":stop"):
             # The fault: longer than the heartbeat's time-out.
-            self.more(int(2 * RATE * TIMEOUT_MS / 1e3))
+            self.send(2 * self.rate * TIMEOUT_MS // 1000)
             os.kill(self._process.pid, signal.SIGCONT)
             return
         self._process.wait(10)
-        self.send(away)
+        self.send(self.rate * away_ms // 1000)
         self.revive()
 
     def revive(self) -> None:
@@ -323,6 +335,10 @@ class Cell:
                 continue
             return False
         return True
+
+    def told(self) -> int:
+        """Packets that are lost by the handovers' account."""
+        return sum(one["lost_packets"] for one in self.client.handovers())
 
     def lost(self) -> int:
         """Packets that the agents have counted as lost, restarts included."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handover_cell import OVER, RATE, Cell
+from handover_cell import RATE, Cell
 from handover_rig import witnesses
 from hsl_pcap import Tcpdump, until
 from openflow_relay import PORT, Relay, as_it_comes
@@ -34,7 +34,6 @@ from handover_rows import DESTINATION, SOURCE
 FINAL = 0xFFFF_FFFF
 DEVICES = {Side.UPSTREAM: "up", Side.DOWNSTREAM: "down"}
 WAYS = ("there", "back")
-BEFORE_THE_TURN = ("waiting+prepare", "arming+armed", "listing+listed", "ready+turn")
 
 
 class Trouble:
@@ -58,10 +57,6 @@ class Trouble:
 
     def end(self, cell: Cell) -> None:
         """Nothing."""
-
-    def ends(self, play: str, row: str) -> Sequence[str]:
-        """How a play may end in which it has come at a row."""
-        return ("done",) if play == "forward" else ("aborted",)
 
     def judge(self, cell: Cell, lost: int) -> None:
         """After the traffic has ended, with the packets that the probe misses, both ways."""
@@ -98,11 +93,6 @@ class SwitchGone(Trouble):
         else:
             os.kill(self._pid, signal.SIGCONT)
         until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
-
-    def ends(self, play: str, row: str) -> Sequence[str]:
-        if self._how is signal.SIGSTOP or play != "forward":
-            return OVER  # it may answer in time, or not
-        return ("aborted",) if row in BEFORE_THE_TURN else ("done", "failed")
 
     def judge(self, cell: Cell, lost: int) -> None:
         vanished = {place: self._vanished(place) for place in ("ingress", "instances", "egress")}
@@ -148,9 +138,6 @@ class NetworkCut(Trouble):
     def _reaches(cell: Cell, name: str, address: str) -> bool:
         ping = ["ping", "-c1", "-W1", address]
         return cell.bed.run(name, ping, check=False).returncode == 0
-
-    def ends(self, play: str, row: str) -> Sequence[str]:
-        return OVER
 
     def _set(self, cell: Cell, state: str) -> None:
         def work(ipr: IPRoute) -> None:

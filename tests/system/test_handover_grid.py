@@ -3,20 +3,23 @@
 Each cell is a handover under traffic, both ways. At one row the controller, the source's agent or
 the destination's is killed or stopped for longer than its heartbeat; or, at the controller's rows,
 a switch is killed or stopped, the management network is cut, control frames are lost, doubled, late
-or forged (`handover_faults`). Whatever it was, the handover ends, no packet is reordered or
-doubled, what is lost has been counted, and the next moves go well. `handover_rows` says which rows.
+or forged (`handover_faults`). Whatever it was, the handover ends as docs/design.md §8 says
+(`handover_ends`), no packet is reordered or doubled, what is lost has been counted, by the agents
+and by the handover, and the next moves go well. `handover_rows` says which rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_cell import PLAYS, RATE, SETTLING_MS, Cell
+from handover_cell import PLAYS, SETTLING_MS, Cell
 from handover_faults import FAULTS
 from hsl_pcap import until
 
 from flowferry.testbed import Testbed
+from handover_ends import BACK, STATELESS, End, of_process, of_trouble
 from handover_rows import CONTROLLER, DESTINATION, ROWS, SOURCE
 from soak import AWAY_REPEATS
 
@@ -58,8 +61,8 @@ FAST_FAULTS = {
 def faults() -> list[Any]:
     found = []
     for fault in FAULTS:
-        for play in ("forward", "called_off"):
-            for row in ROWS[CONTROLLER][play]:
+        for play, rows in ROWS[CONTROLLER].items():
+            for row in rows:
                 marks = () if (fault, row) in FAST_FAULTS else (pytest.mark.soak,)
                 found.append(
                     pytest.param(fault, play, row, marks=marks, id=f"{fault}-{play}-{row}")
@@ -67,15 +70,21 @@ def faults() -> list[Any]:
     return found
 
 
-def check(cell: Cell, *, exact: bool | None) -> None:
-    """Everybody is at peace, moves go well again, and what was lost is known to the packet."""
+def check(cell: Cell, ends: Sequence[End], *, exact: bool | None) -> None:
+    """It ended as it must, everybody is at peace, losses are known, and moves go well again."""
     cell.finish()
     cell.over()
+    ended = cell.client.handover(1)
+    assert any(end.fits(ended) for end in ends), str(ended)
     until(cell.idle, "the agents to let go", seconds=20)
     lost_before = cell.lost()
+    # Agents that have failed say with a heartbeat what that cost.
+    with suppress(AssertionError):
+        until(lambda: cell.told() == lost_before, "the losses to be told of")
+    assert cell.told() == lost_before, str(cell.client.handover(1))
     for to in (SOURCE, DESTINATION, SOURCE):
         later = cell.client.move("udp", to, wait=True)
-        assert (later["state"], later["error"]) == ("done", None), later
+        assert (later["state"], later["error"]) == ("done", None), str(later)
         assert later["lost_packets"] == 0, later
     cell.more(cell.rate // 3)
     assert cell.lost() == lost_before, "a later move has lost something"
@@ -108,7 +117,7 @@ def test_cell(testbed: Callable[..., Testbed], victim: str, play: str, failpoint
     with Cell(bed, victim, failpoint, PLAYS[play]) as cell:
         cell.act()
         cell.strike()
-        check(cell, exact=victim == CONTROLLER)
+        check(cell, of_process(victim, play, failpoint), exact=victim == CONTROLLER)
     judge(cell)
 
 
@@ -121,9 +130,7 @@ def test_fault(
     with Cell(bed, CONTROLLER, f"{row}:stop", PLAYS[play], what) as cell:
         cell.act()
         cell.befall()
-        check(cell, exact=None)
-        ended = cell.client.handover(1)
-        assert ended["state"] in what.ends(play, row), ended
+        check(cell, of_trouble(fault, play, row), exact=None)
     what.judge(cell, judge(cell))
 
 
@@ -132,8 +139,9 @@ def test_fault(
 def test_a_controller_that_is_away_for_long(testbed: Callable[..., Testbed], _time: int) -> None:
     """It dies while a handover is called off whose state never comes; agents end that alone."""
     bed = testbed(instances=2, steering=True, ports="afxdp-nonpmd")
-    with Cell(bed, CONTROLLER, "halting+fenced:kill", PLAYS["called_off"]) as cell:
+    row, play = "halting+fenced:kill", PLAYS["called_off"]
+    with Cell(bed, CONTROLLER, row, play, settling_ms=SETTLING_MS) as cell:
         cell.act()
-        cell.strike(away=8 * RATE * SETTLING_MS // 1000)
-        check(cell, exact=True)
+        cell.strike(away_ms=8 * SETTLING_MS)
+        check(cell, (BACK, STATELESS), exact=True)
     judge(cell)
