@@ -200,6 +200,9 @@ class HslInstance:
     @property
     def buffer_used(self) -> int: ...
     @property
+    def overflowed(self) -> int:
+        """Packets for which there was no room in the buffer."""
+    @property
     def quiet(self) -> bool:
         """Nothing waits to be read, written, sent on or passed on."""
     @property

@@ -29,6 +29,8 @@ from flowferry.controller.strategies.base import (
 from flowferry.wire import Command, Flags, KeyRing, Message, Opener, RejectedError, Sealer, Side
 
 HEARTBEAT = S // 20
+IDLE_FACTOR = 5
+"""Between questions to agents that take part in nothing, in heartbeats."""
 DEAD_AFTER = 5
 _BLANK = bytes(6)
 
@@ -85,6 +87,8 @@ class Controller:
         self.report = Report()
         self.on_finished: Callable[[Plan, Finished], None] = lambda _plan, _end: None
         self._pulses: dict[int, Pulse] = {}
+        #: The boot that asks for heartbeats.
+        self._beating = 0
         self._timer: int | None = None
         self._begin_boot()
 
@@ -107,7 +111,7 @@ class Controller:
         # Idle agents are asked as well, more slowly: their epochs are known.
         self._pulses = {end: Pulse(epoch=self.epochs.get(end, 1)) for end in sorted(ends)}
         self._carry_out(self._strategy.start(plan, self._now))
-        self._clock.after(HEARTBEAT, self._beat, plan, self.boot)
+        self._begin_to_beat()
 
     def feed(self, event: Event) -> None:
         """Something happened."""
@@ -217,20 +221,28 @@ class Controller:
 
     # --- who is alive ---
 
-    def _beat(self, plan: Plan, boot: int) -> None:
-        if boot != self.boot or self._strategy is None or plan is not self._plan:
+    def _begin_to_beat(self) -> None:
+        if self._beating != self.boot:
+            self._beating = self.boot
+            self._clock.after(HEARTBEAT, self._beat, 1, self.boot)
+
+    def _beat(self, turn: int, boot: int) -> None:
+        if boot != self.boot or not self.runs:
             return
         if self._missed is not None:
-            self._missed.append(lambda: self._beat(plan, boot))
+            self._missed.append(lambda: self._beat(turn, boot))
+            return
+        self._clock.after(HEARTBEAT, self._beat, turn + 1, boot)
+        engaged = self._strategy is not None
+        if not engaged and turn % IDLE_FACTOR:
             return
         for instance, pulse in self._pulses.items():
             pulse.missed += 1
-            if pulse.missed > DEAD_AFTER:
+            if engaged and pulse.missed > DEAD_AFTER:
                 self._bury(instance, f"no answer to {DEAD_AFTER} heartbeats")
             flags = Flags.RETRY if pulse.missed > 1 else Flags.NONE
             query = Message(command=Command.QUERY, to=instance, flags=flags)
             self._send(Send(instance, None, query, -1))
-        self._clock.after(HEARTBEAT, self._beat, plan, boot)
 
     def _bury(self, instance: int, why: str) -> None:
         pulse = self._pulses[instance]
@@ -265,11 +277,11 @@ class Controller:
         """Begin again with the journal."""
         self._clock.note("controller: restarted")
         self.runs = True
+        self._pulses = {instance: Pulse() for instance in self._pulses}
+        self._begin_to_beat()
         plan = self._plan
         if plan is None or plan.number in self.finished:
             return
-        self._pulses = {instance: Pulse() for instance in self._pulses}
         self._strategy = self._make()
         data: Any = json.loads(self._journal[plan.number])
         self._carry_out(self._strategy.restore(plan, data, self._now))
-        self._clock.after(HEARTBEAT, self._beat, plan, self.boot)

@@ -396,8 +396,9 @@ class World:
             case "unheard_source" | "unheard_destination":
                 agent = source if fault == "unheard_source" else destination
                 self._unheard.add(agent.number)
-                # After twice three settling times it would let go by itself.
-                until = min(lasting, 5 * scenario.settings.settling_ms * MS)
+                # After twice three settling times it would let go by itself; until then there is
+                # time for more than one heartbeat, some of which may be lost.
+                until = min(lasting, 4 * scenario.settings.settling_ms * MS)
                 clock.after(until, self._unheard.discard, agent.number)
             case "paused":
                 agent = self.random.choice((source, destination))
@@ -471,12 +472,10 @@ class World:
                 idle = f"idle {agent.core.idle}, quiet {agent.core.quiet}"
                 yield f"instance {number} is not at rest: {idle} {agent.core.describe()}"
         lost = self.ledger.lost()
-        counted = self.ledger.said_lost + sum(report.lost_packets for report in self.reports)
+        counted = self.ledger.said_lost + sum(map(self._said_lost_by, self.agents.values()))
         if lost and not damaged and "pressure" not in self.scenario.faults:
             yield f"{lost} packets lost"
-        # What overflows is counted in maps that outlive an agent; the model has none.
-        overflows = "pressure" in self.scenario.faults and damaged
-        if lost > counted and not overflows:
+        if lost > counted:
             yield f"{lost} packets lost, {counted} counted"
         for flow, text in self.ledger.disordered():
             if flow in in_order or self.strict_order:
@@ -489,6 +488,11 @@ class World:
                 yield f"{whose} waited {late / MS:.0f} ms, more than {self._bound() / MS:.0f}"
         for flow in self.ledger.flows:
             yield from self._check_places(flow, flow in spared)
+
+    def _said_lost_by(self, agent: Agent) -> int:
+        """Packets that an agent's last words count as lost; they may not have been heard."""
+        heard = sum(report.lost_of.get(agent.number, 0) for report in self.reports)
+        return max(heard, agent.core.overflowed)
 
     def _spared(self, harmed: set[int]) -> list[Flow]:
         """The flows that none of these instances had to do with."""

@@ -546,6 +546,8 @@ LATE = {
     ("moved", 1, "seen"): THROW_AWAY,
     ("moved", 1, "exported"): THROW_AWAY,
     ("back", 1, "seen"): LET_GO,
+    ("back", 1, "regaining"): LET_GO,
+    ("back", 1, "prepared"): (Command.ABORT, Flags.NONE),
     ("back", 1, "aborted"): HEARD,
     ("back", 2, "seen"): THROW_AWAY,
     ("back", 2, "armed"): THROW_AWAY,

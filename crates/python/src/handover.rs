@@ -167,6 +167,11 @@ impl HslInstance {
     }
 
     #[getter]
+    fn overflowed(&self) -> u64 {
+        self.0.overflowed()
+    }
+
+    #[getter]
     fn quiet(&self) -> bool {
         self.0.is_quiet()
     }

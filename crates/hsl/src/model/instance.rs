@@ -20,6 +20,7 @@ pub struct Instance {
     /// Flushes that are under way.
     flushes: BTreeMap<u64, (Side, Purpose)>,
     next_flush: u64,
+    overflowed: u64,
 }
 
 impl Instance {
@@ -32,6 +33,7 @@ impl Instance {
             outside: VecDeque::new(),
             flushes: BTreeMap::new(),
             next_flush: 1,
+            overflowed: 0,
         }
     }
 
@@ -78,7 +80,10 @@ impl Instance {
         self.act(now);
         match disposition {
             Some(Disposition::Write) => self.programs.write(packet.key, frame),
-            Some(Disposition::Lost) => self.programs.forget(&packet.key, 1),
+            Some(Disposition::Lost) => {
+                self.overflowed += 1;
+                self.programs.forget(&packet.key, 1);
+            }
             _ => {}
         }
     }
@@ -169,6 +174,11 @@ impl Instance {
         self.handle(Input::StartedOver { epoch }, now);
         self.programs.begin_epoch();
         lost
+    }
+
+    /// Packets for which the buffer had no room; the shell counts them where they outlive the agent.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     /// Number of the epoch.

@@ -3,7 +3,7 @@
 Its last word may have been lost, or it was taken for dead and is not. By then the flows are where
 they are, and that alone decides:
 
-* Nothing had turned: it lets go, in order.
+* Nothing had turned, or the flows are there and it never began to hold them: it lets go, in order.
 * At the end where the flows are, it waits for nothing any more and lets go.
 * At the other end, what it holds belongs between packets that have gone on already, and its copy of
   the state is out of date: it throws both away and counts the packets. To let them out would put
@@ -23,6 +23,8 @@ from flowferry.wire import Command, Counter, Flags, Message, Reason, Report
 _ENDING = frozenset(
     {"none", "over", "closing", "withdrawing", "discarding", "releasing", "released"}
 )
+#: Steps in which it has nothing that could be released.
+_BEGINNING = frozenset({"preparing", "prepared", "arming"})
 
 
 def answer(sender: int, heard: Message, at: int | None) -> Message | None:
@@ -34,6 +36,8 @@ def answer(sender: int, heard: Message, at: int | None) -> Message | None:
             return Message(command=Command.COMMIT, handover=heard.handover)
         case Command.STATUS if heard.step is None or heard.step in _ENDING:
             return None
+        case Command.STATUS if sender == at and heard.step in _BEGINNING:
+            return last_word(sender, heard.handover, None)
         case Command.IMPORTED | Command.SEEN | Command.ABORT | Command.STATUS:
             return last_word(sender, heard.handover, at)
         case _:
@@ -45,7 +49,7 @@ def last_word(to: int, handover: int, at: int | None) -> Message:
     if to == at:
         flags = Flags.UNFENCED | Flags.STATE_LOST
         return Message(command=Command.RELEASE, to=to, handover=handover, flags=flags)
-    flags, why = Flags.NONE, "nothing had turned"
+    flags, why = Flags.NONE, "its flows are where they were"
     if at is not None:
         flags, why = Flags.TURNED | Flags.STATE_LOST, "its flows are at the other end"
     error = Report(Reason.REQUESTED, f"the handover is over, and {why}")
