@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from handover_rig import Echo, Function
 from hsl_pcap import until
+from softnet import drops
 
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.hsl import HslError
@@ -142,6 +143,7 @@ class Cell:
             **fields,
         )
         self._stack = ExitStack()
+        self._drops = drops()
         self.play = play
         self.functions: dict[str, Function] = {}
         # What gathers until a controller is back goes in one burst; a port takes some hundreds.
@@ -335,6 +337,11 @@ class Cell:
                 continue
             return False
         return True
+
+    @property
+    def surroundings(self) -> str:
+        """What else may have cost packets: the kernel's queues are everybody's."""
+        return f"full queues of this machine have cost {drops() - self._drops} packets, of anybody"
 
     def told(self) -> int:
         """Packets that are lost by the handovers' account."""

@@ -60,7 +60,7 @@ class Trouble:
 
     def judge(self, cell: Cell, lost: int) -> None:
         """After the traffic has ended, with the packets that the probe misses, both ways."""
-        assert (lost, cell.counted) == (0, 0)
+        assert (lost, cell.counted) == (0, 0), cell.surroundings
 
 
 class SwitchGone(Trouble):
@@ -146,7 +146,7 @@ class NetworkCut(Trouble):
         namespace.configure(cell.bed.namespaces["mg"], work)
 
     def judge(self, cell: Cell, lost: int) -> None:
-        assert lost == cell.counted
+        assert lost == cell.counted, cell.surroundings
 
 
 class Frames(Trouble):

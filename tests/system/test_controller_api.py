@@ -307,7 +307,11 @@ def test_nobody_there_is_said_in_one_line() -> None:
         Client("ftp://x")
 
 
-@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]"])
+OK = b"HTTP/1.1 200 OK\r\n"
+BROKEN_OFF = OK + b"Content-Length: 99\r\n\r\n{"
+
+
+@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", OK + b"\r\n[]", BROKEN_OFF])
 def test_another_servers_answer_is_an_error(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -103,11 +103,11 @@ def judge(cell: Cell) -> int:
     if cell.exact is None:
         return int(lost)
     if cell.exact:
-        assert (lost, cell.counted) == (0, 0)
+        assert (lost, cell.counted) == (0, 0), cell.surroundings
     else:
         # A dead agent may not have heard that its last strays were taken: more is said to be lost
         # than was, never less.
-        assert lost <= cell.counted
+        assert lost <= cell.counted, cell.surroundings
     return int(lost)
 
 

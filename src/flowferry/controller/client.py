@@ -214,7 +214,10 @@ class Client:
         self, method: str, path: str, body: dict[str, Any] | None = None, *, patience: float = 0.0
     ) -> dict[str, Any]:
         with self._open(method, path, body, patience + ANSWER) as answer:
-            text = answer.read()
+            try:
+                text = answer.read()
+            except (OSError, HTTPException) as error:
+                raise self._silent(error) from None
         try:
             found = json.loads(text or b"{}")
         except ValueError:
@@ -241,11 +244,13 @@ class Client:
         except urllib.error.HTTPError as error:
             raise ControllerError(_said(error)) from None
         except (urllib.error.URLError, OSError, HTTPException) as error:
-            why = getattr(error, "reason", error)
-            raise ControllerError(
-                f"no controller answers on {self.url} ({why}); start one with "
-                "'flowferry controller run', or give its --controller URL"
-            ) from None
+            raise self._silent(getattr(error, "reason", error)) from None
+
+    def _silent(self, why: object) -> ControllerError:
+        return ControllerError(
+            f"no controller answers on {self.url} ({why}); start one with "
+            "'flowferry controller run', or give its --controller URL"
+        )
 
 
 def _quoted(text: str) -> str:
@@ -257,5 +262,5 @@ def _said(error: urllib.error.HTTPError) -> str:
     try:
         problem = json.loads(error.read())
         return str(problem.get("detail") or problem["title"])
-    except (ValueError, KeyError, AttributeError, OSError):
+    except (ValueError, KeyError, AttributeError, OSError, HTTPException):
         return f"the controller answered {error.code} {error.reason}"
