@@ -108,10 +108,49 @@ def test_an_instance_is_drained_and_forgotten(name: str) -> None:
     )
     refused = flowferry("instances", "remove", "i3", *there, status=1)
     assert "drain it first" in refused
+    known = {one["name"]: one for one in ask("instances", "list", *there)["instances"]}["i3"]
     flowferry("instances", "drain", "i3", "--wait", *there)
     flowferry("instances", "remove", "i3", *there)
     names = [one["name"] for one in ask("instances", "list", *there)["instances"]]
     assert names == ["i1", "i2"]
+
+    words = ["--id", str(known["id"]), "--peer", known["peer"]]
+    for side in ("upstream", "downstream"):
+        words += [f"--{side}-port", str(known[f"{side}_port"])]
+    assert flowferry("instances", "add", "i3", *words, *there) == "instance i3 is known\n"
+    refused = flowferry("instances", "add", "i3", *words, *there, status=1)
+    assert "give another" in refused
+    again = ("--match", "udp,tp_dst=9", "--to", "i3", "--settling", "300", "--wait")
+    assert ask("move", *again, *there)["state"] == "done"
+
+
+def test_a_rule_for_one_way_is_added_listed_and_removed(name: str) -> None:
+    there = ("--name", name)
+    words = ("--match", "udp,tp_dst=11", "--to", "i2", "--priority", "300", "--one-way", "--wait")
+    done = ask("rules", "add", *words, *there)
+    assert (done["state"], done["one_way"], done["priority"]) == ("done", True, 300)
+    rule = next(one for one in ask("rules", "list", *there)["rules"] if one["priority"] == 300)
+    assert (rule["id"], rule["to"], rule["one_way"]) == (done["rule"], "i2", True)
+    assert "udp,tp_dst=11" in flowferry("rules", "list", *there)
+    flowferry("rules", "remove", str(rule["id"]), "--wait", *there)
+    assert rule["id"] not in [one["id"] for one in ask("rules", "list", *there)["rules"]]
+
+
+def test_a_move_under_way_is_shown_as_it_stands_and_one_that_waits_is_called_off(name: str) -> None:
+    there = ("--name", name)
+    words = ("--match", "udp,tp_dst=12", "--to", "i2", "--settling", "8000")
+    first, second = (ask("move", *words, *there) for _ in range(2))
+    assert {first["state"], second["state"]} <= {"preparing", "turning", "fencing", "moving"}
+    number = str(second["id"])
+    assert "waits for an earlier" in flowferry("handovers", "show", number, *there)
+    called_off = flowferry("handovers", "abort", number, *there)
+    assert called_off == f"handover {number} aborted: called off by request\n"
+    assert ask("handovers", "show", number, *there)["state"] == "aborted"
+    again = flowferry("handovers", "abort", number, *there, status=1)
+    assert again == f"Error: handover {number} is over: aborted\n"
+    over = ask("handovers", "show", str(first["id"]), "--wait", *there)
+    assert over["state"] == "done"
+    flowferry("rules", "remove", str(over["rule"]), "--wait", *there)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The events of a running controller while flows move: their order, several listeners, its end."""
+"""What a running controller tells whoever watches it: events in their order, and figures."""
 
 import json
 import subprocess
@@ -109,17 +109,87 @@ def test_who_comes_again_hears_what_is_new_and_reads_what_it_missed(platform: Pl
         assert client.handover(missed["id"])["state"] == "done"
 
 
+def of_instance(heard: Events, name: str) -> list[dict[str, Any]]:
+    return [event for event in heard if event["event"] == "instance" and event["name"] == name]
+
+
 def test_an_agent_that_dies_and_comes_back_is_told(platform: Platform) -> None:
     with listening(platform.client) as heard:
         platform.agents["i2"].kill()
         over = platform.client.move("udp", "i2", wait=True)
         assert over["state"] == "aborted"
-        until(
-            lambda: any(e["event"] == "instance" and not e["alive"] for e in heard),
-            "the instance's silence",
+        until(lambda: bool(of_instance(heard, "i2")), "the instance's silence")
+        assert of_instance(heard, "i2")[0]["alive"] is False
+        assert "did not answer" in of_instance(heard, "i2")[0]["why"]
+        platform.start_agent("i2")
+        until(lambda: of_instance(heard, "i2")[-1]["alive"], "the instance's return")
+        assert platform.client.move("udp", "i2", wait=True)["state"] == "done"
+        assert not of_instance(heard, "i1")
+
+
+def test_instances_and_switches_that_come_and_go_are_told(platform: Platform) -> None:
+    client, bed = platform.client, platform.bed
+    with listening(client) as heard:
+        client.drain_instance("i2", wait=True)
+        client.remove_instance("i2")
+        client.add_instance(name="i2", id=2, upstream_port=12, downstream_port=12)
+        until(lambda: len(of_instance(heard, "i2")) >= 3, "drained, removed, added")
+        drained, removed, added = of_instance(heard, "i2")[:3]
+        assert (drained["state"], removed["removed"], added["state"]) == (
+            "draining",
+            True,
+            "active",
         )
-        (said, *_) = (event for event in heard if event["event"] == "instance")
-        assert said["name"] == "i2"
+        for target, ready in (("tcp:127.0.0.1:9", False), ("tcp:127.0.0.1:6653", True)):
+            bed.ovs.set_controller([bed.switches["egress"]], target)
+            until(
+                lambda ready=ready: any(  # type: ignore[misc]
+                    event["event"] == "switch" and event["ready"] is ready for event in heard
+                ),
+                f"the switch, ready: {ready}",
+            )
+        told = [event for event in heard if event["event"] == "switch"]
+        assert {event["dpid"] for event in told} == {bed.switches["egress"].dpid}
+
+
+def figures(client: Client) -> dict[str, float]:
+    """What `/metrics` says, by name and labels."""
+    with urllib.request.urlopen(f"{client.url}/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain")
+        lines = answer.read().decode().splitlines()
+    rows = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in rows}
+
+
+def test_metrics_add_up_to_what_the_handovers_say(platform: Platform) -> None:
+    client = platform.client
+    with Echo(platform.bed, flows=5, rate=1000):
+        for to in ("i2", "i1", "i2"):
+            assert client.move("udp", to, wait=True)["state"] == "done"
+        begun = client.move("udp", "i1", settling_ms=20_000)
+        client.abort(begun["id"])
+        assert client.wait(begun["id"])["state"] == "aborted"
+    found, over = figures(client), client.handovers()
+    for state, number in (("done", 3.0), ("aborted", 1.0)):
+        kind = f'{{state="{state}",strategy="direct"}}'
+        assert found[f"flowferry_handovers_total{kind}"] == number
+    for what in ("captured", "stray", "lost", "controller"):
+        total = found[f'flowferry_packets_total{{kind="{what}"}}']
+        assert total == sum(one[f"{what}_packets"] for one in over)
+    assert found['flowferry_packets_total{kind="captured"}'] > 0
+    for name, field in (("handover", "duration_ms"), ("fence", "fence_ms")):
+        took = [one[field] for one in over if one[field] is not None]
+        assert found[f"flowferry_{name}_seconds_count"] == len(took) >= 3
+        assert found[f"flowferry_{name}_seconds_sum"] == pytest.approx(sum(took) / 1e3, abs=1e-3)
+    assert found['flowferry_control_frames_total{direction="out",outcome="sent"}'] > 0
+    assert found['flowferry_control_frames_total{direction="in",outcome="accepted"}'] > 0
+    gauges = {"handovers_under_way": 0, "switches_connected": 2, "instances": 2, "rules": 1}
+    assert {name: found[f"flowferry_{name}"] for name in gauges} == gauges
+    platform.controller.kill()
+    platform.controller.restart()
+    until(lambda: all(switch["ready"] for switch in client.switches()), "the switches")
+    found = figures(client)
+    assert {name: found[f"flowferry_{name}"] for name in gauges} == gauges
 
 
 def test_the_command_prints_an_object_a_line_and_says_when_the_controller_has_gone(

@@ -297,6 +297,20 @@ def test_overlapping_moves_at_once_are_done_one_after_the_other(
     assert found == {"udp": "i1", "udp,tp_dst=7002": "i2"}
 
 
+def test_moves_to_and_fro_that_are_asked_for_at_once_end_where_the_last_one_says(
+    lab: tuple[Testbed, Platform, Client],
+) -> None:
+    """Also those to where the flows still are, or are by then: they wait for the one before."""
+    bed, platform, client = lab
+    with Echo(bed, flows=20, rate=3000) as echo:
+        begun = [client.move("udp", to) for to in ("i2", "i1", "i1", "i2", "i1")]
+        flows = [well(client.wait(each["id"]))["flows"] for each in begun]
+        assert flows == [20, 20, 0, 20, 20]
+        more(echo)
+        assert len(served(platform, "i1")) == 20
+    clean(echo)
+
+
 def test_a_handover_is_called_off_in_order(lab: tuple[Testbed, Platform, Client]) -> None:
     """At whatever moment: either all is where it was, or all has moved; nothing is lost."""
     bed, _, client = lab

@@ -56,6 +56,8 @@ class Pulse:
     heard: float | None = None
     #: Questions since.
     missed: int = 0
+    #: Whether the last that others were told of it is that it is there.
+    there: bool = False
     epoch: int | None = None
     #: Of its process: a greater one is another process, which knows nothing of what was under way.
     boot: int | None = None
@@ -77,6 +79,7 @@ class Agents:
         channels: Mapping[int, Channel],
         on_message: Callable[[Instance, Message], None],
         on_dead: Callable[[Instance, str], None],
+        on_alive: Callable[[Instance], None],
         on_lost: Callable[[Instance, int, bool, float], None],
         on_frame: Callable[[str, str], None] = lambda direction, outcome: None,
         heartbeat: float,
@@ -84,6 +87,7 @@ class Agents:
     ) -> None:
         """`heartbeat`: seconds; after `dead_after` unanswered ones an agent counts as dead.
 
+        `on_alive`: an agent is heard for the first time, or again after `on_dead`.
         `on_lost`: an agent has begun a new epoch, and that many packets are lost which were held
         in the one before; whether it is another process; when it was last heard of before.
         `on_frame`: a control frame, by direction (`out`, `in`) and outcome (`sent`; `accepted`,
@@ -94,7 +98,8 @@ class Agents:
         self.opener = Opener(keys, own=CONTROLLER)
         self._assembler = Assembler()
         self._model, self._channels = model, channels
-        self._on_message, self._on_dead, self._on_lost = on_message, on_dead, on_lost
+        self._on_message, self._on_lost = on_message, on_lost
+        self._on_dead, self._on_alive = on_dead, on_alive
         self._on_frame = on_frame
         self._heartbeat, self._dead_after = heartbeat, dead_after
         self._lists = itertools.count(1)
@@ -208,17 +213,23 @@ class Agents:
         before, pulse.boot = pulse.boot, message.boot
         if before not in (None, message.boot):
             # Before it is heard: it would answer for the one that has died.
-            self._on_dead(instance, RESTARTED)
-        if message.command is not Command.STATUS:
-            return
-        epoch, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
-        for waiting in self._refreshing:
-            if instance.id in waiting:
-                waiting[instance.id].set()
-        if epoch is not None and epoch != pulse.epoch:
-            self._on_dead(instance, RESTARTED)
-        if message.counts is not None and not message.handover:
-            self._count(instance, pulse, message, message.counts)
+            self._dead(instance, pulse, RESTARTED)
+        if message.command is Command.STATUS:
+            epoch, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch
+            for waiting in self._refreshing:
+                if instance.id in waiting:
+                    waiting[instance.id].set()
+            if epoch is not None and epoch != pulse.epoch:
+                self._dead(instance, pulse, RESTARTED)
+            if message.counts is not None and not message.handover:
+                self._count(instance, pulse, message, message.counts)
+        if not pulse.there:
+            pulse.there = True
+            self._on_alive(instance)
+
+    def _dead(self, instance: Instance, pulse: Pulse, why: str) -> None:
+        pulse.there = False
+        self._on_dead(instance, why)
 
     def _count(
         self, instance: Instance, pulse: Pulse, message: Message, counts: Mapping[Counter, int]
@@ -271,9 +282,8 @@ class Agents:
     def _ask(self, instance: Instance) -> None:
         pulse = self.pulses.setdefault(instance.id, Pulse())
         if pulse.missed == self._dead_after:
-            self._on_dead(
-                instance, f"its agent did not answer {pulse.missed} heartbeats; see that it runs"
-            )
+            silent = f"its agent did not answer {pulse.missed} heartbeats; see that it runs"
+            self._dead(instance, pulse, silent)
         flags = Flags.RETRY if pulse.missed else Flags.NONE
         pulse.missed += 1
         self.send(instance.id, None, Message(command=Command.QUERY, flags=flags))

@@ -208,7 +208,7 @@ class Controller:
                 model, target.group, parsed, target.id, priority, one_way, number
             )  # fmt: skip
             if priority is None and not _moves(model, change):
-                return Change(target.group)  # the flows are there: no rule is needed
+                return Change(target.group, there=(parsed,))  # no rule is needed
             return change
 
         return self._submit(

@@ -34,6 +34,8 @@ class Change:
     drop: tuple[int, ...] = ()
     #: The instance that the default leads to from now on.
     default: int | None = None
+    #: What is to be where it is already: it waits for whoever moves that, and changes nothing.
+    there: tuple[Match, ...] = ()
 
     def apply(self, model: Model) -> Model:
         """The model after it."""
@@ -56,7 +58,7 @@ class Change:
 
     def concerns(self, model: Model) -> list[Match]:
         """Everything whose way it may change."""
-        found = [rule.match for rule in self.put]
+        found = [*self.there, *(rule.match for rule in self.put)]
         found += [model.rules[number].match for number in self.drop if number in model.rules]
         found += [model.rules[rule.id].match for rule in self.put if rule.id in model.rules]
         return found if self.default is None else [*found, ALL]
@@ -69,13 +71,15 @@ class Change:
         ]
         return {
             "group": self.group, "put": rules, "drop": list(self.drop), "default": self.default,
+            "there": [text(match) for match in self.there],
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Change:
         """The inverse of `as_json`."""
         put = tuple(Rule(**{**rule, "match": parse(rule["match"])}) for rule in data["put"])
-        return cls(data["group"], put, tuple(data["drop"]), data["default"])
+        there = tuple(parse(match) for match in data.get("there", ()))
+        return cls(data["group"], put, tuple(data["drop"]), data["default"], there)
 
 
 _PLAIN = ("id", "group", "priority", "target", "one_way", "before_equal", "other_way")

@@ -95,6 +95,7 @@ class Service:
             channels=self.listener.channels,
             on_message=self._message,
             on_dead=self._dead,
+            on_alive=self._alive,
             on_lost=self._lost,
             on_frame=lambda *kind: self.metrics.frames.labels(*kind).inc(),
             heartbeat=heartbeat,
@@ -116,6 +117,7 @@ class Service:
 
     def start(self) -> None:
         """Take up what was under way, and watch the agents. The listener is the caller's."""
+        self._measure()
         for record in self.store.handovers():
             handover = Handover.from_record(record.body)
             self.handovers[handover.number] = handover
@@ -216,6 +218,9 @@ class Service:
             if concerned and instance.id not in conductor.dead:
                 conductor.dead.add(instance.id)
                 conductor.feed(InstanceDead(instance.id, f"instance {instance.name}: {why}"))
+
+    def _alive(self, instance: Instance) -> None:
+        self.publish("instance", {"name": instance.name, "alive": True})
 
     def _lost(self, instance: Instance, packets: int, fresh: bool, since: float) -> None:
         """An agent has counted what was held when it, or the one before it, failed."""
@@ -398,9 +403,12 @@ class Service:
         self.model = model
         self.store.save_rules(model)
         self.board.want(model)
-        self.metrics.rules.set(len(model.rules))
-        self.metrics.instances.set(len(model.instances))
+        self._measure()
         self.publish("rule", {"rules": len(model.rules)})
+
+    def _measure(self) -> None:
+        self.metrics.rules.set(len(self.model.rules))
+        self.metrics.instances.set(len(self.model.instances))
 
     async def _sync(self, group: str) -> list[str]:
         return await self.board.sync(self.dpids_of(group))
