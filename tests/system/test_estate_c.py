@@ -172,6 +172,36 @@ def test_the_measuring_programs_compile(installed: Installed, name: str) -> None
     installed.build(ROOT / f"crates/estate/bench/{name}.c", "-std=gnu11", "-O2")
 
 
+def test_the_tutorials_counter_is_one_of_those_in_python(installed: Installed) -> None:
+    in_c = str(installed.build(ROOT / "examples/c/packet_counter.c"))
+    in_python = str(ROOT / "examples/python/packet_counter.py")
+    seed = f"127.0.0.1:{free_port()}"
+    library = {"LD_LIBRARY_PATH": str(installed.prefix / "lib")}
+    ports = []
+    with ExitStack() as stack:
+        for argv in (
+            [sys.executable, in_python, "nf1", seed],
+            [in_c, "nf2", f"127.0.0.1:{free_port()}", seed],
+        ):
+            counter = subprocess.Popen(
+                argv, stdout=subprocess.PIPE, text=True, env=os.environ | library
+            )
+            stack.enter_context(counter)
+            stack.callback(counter.kill)
+            assert counter.stdout is not None
+            ports.append(int(counter.stdout.readline()))
+        sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sender.settimeout(10)
+        for number, port in enumerate(ports, 1):
+            sender.sendto(b"total?", ("127.0.0.1", port))
+            assert int(sender.recv(100)) == number
+    again = subprocess.run(
+        [in_c, "", "nowhere"], capture_output=True, text=True, env=os.environ | library, timeout=60
+    )
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1, again.stderr
+
+
 def test_the_example_counts_for_all_instances(
     installed: Installed, netns_pair: Callable[..., Pair]
 ) -> None:

@@ -29,11 +29,14 @@ def test_the_reference_has_all_that_is_public() -> None:
     assert not [name for name in sorted(public) if not re.search(rf"\b{name}\b", headings)]
 
 
-def test_the_tutorial_is_the_program() -> None:
-    file, code = re.findall(r"<!-- program: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)[0]
-    program = (ROOT / file).read_text("utf-8")
-    assert program.split('"""\n\n', 1)[1] == code
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+@pytest.mark.parametrize(("language", "head"), [("python", '"""\n\n'), ("c", "*/\n\n")])
+def test_the_tutorial_is_the_program(language: str, head: str) -> None:
+    found = re.search(rf"<!-- program: (\S+) -->\n```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    file, code = found.groups()
+    assert (ROOT / file).read_text("utf-8").split(head, 1)[1] == code
+    if language == "python":
+        assert len([line for line in code.splitlines() if line.strip()]) <= 20
 
 
 @pytest.mark.parametrize("name", sorted(reducers.NATIVE))

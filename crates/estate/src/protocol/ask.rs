@@ -58,7 +58,7 @@ impl Calls {
 impl Engine {
     /// Begins a global read; [`Action::Done`] ends it, at once if nobody else has to be asked.
     pub fn ask(&mut self, store: &Store, query: Query, now: Now) -> (CallId, Vec<Action>) {
-        self.now = now;
+        self.enter(store, now);
         let call = self.number();
         if let Err(error) = self.begin_call(store, call, query) {
             self.fail_call(call, error);

@@ -178,6 +178,8 @@ pub struct Engine {
     pub(super) interests: Interests,
     pub(super) watches: Watches,
     pub(super) joints: Joints,
+    // Moves whose items are given up and not removed yet.
+    pub(super) given: Vec<u64>,
     // When the store's changes were last taken in, and whether there may be more.
     looked: Now,
     stirred: bool,
@@ -202,6 +204,7 @@ impl Engine {
             interests: Interests::default(),
             watches: Watches::default(),
             joints: Joints::default(),
+            given: Vec::new(),
             looked: Now::ZERO,
             stirred: false,
         }
@@ -222,7 +225,7 @@ impl Engine {
 
     /// A message has come. What cannot be understood, or comes from no live member, is dropped.
     pub fn message(&mut self, store: &Store, from: &NodeId, bytes: &[u8], now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         if *from != self.own && self.members.is_live(from) {
             self.receive(store, from, bytes);
         }
@@ -231,7 +234,7 @@ impl Engine {
 
     /// The store has changed: call this when [`Store::on_change`] says so.
     pub fn changed(&mut self, store: &Store, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         self.stirred = true;
         // The store says so once until it is looked into: not looking at once is what keeps a
         // hundred thousand writes a second from being as many looks.
@@ -263,7 +266,7 @@ impl Engine {
 
     /// Timers that are due.
     pub fn time(&mut self, store: &Store, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         if self.look_due().is_some_and(|due| due <= now) {
             self.take_in_changes(store);
         }
@@ -286,7 +289,9 @@ impl Engine {
         let departures = departures.filter_map(|d| d.due(timeout)).min();
         let arrivals = self.arrivals.moves.values();
         let arrivals = arrivals.filter_map(|a| a.due(timeout, dead)).min();
+        let given = (!self.given.is_empty()).then_some(self.now);
         [
+            given,
             self.parts.due(),
             self.cuts.due(),
             self.calls.due(),
@@ -302,6 +307,14 @@ impl Engine {
         .flatten()
         .min()
         .filter(|&due| due != Now::MAX)
+    }
+
+    /// Something goes in: the time is `now`, and what was left over from before is done first.
+    pub(super) fn enter(&mut self, store: &Store, now: Now) {
+        self.now = now;
+        if !self.given.is_empty() {
+            self.clear_away(store);
+        }
     }
 
     pub(super) fn finish(&mut self) -> Vec<Action> {

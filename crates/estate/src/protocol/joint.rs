@@ -136,7 +136,7 @@ impl Engine {
         timeout: Duration,
         now: Now,
     ) -> (CallId, Vec<Action>) {
-        self.now = now;
+        self.enter(store, now);
         let call = CallId(self.number());
         if let Err(why) = self.prepare(store, call, joint, with, writes, timeout) {
             self.out.push(Action::Joined {

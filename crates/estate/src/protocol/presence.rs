@@ -8,7 +8,7 @@ use crate::store::Store;
 impl Engine {
     /// A member is there. Said again, it changes nothing.
     pub fn joined(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         match self.members.joined(member) {
             News::Known | News::Stale => {}
             News::OurName => self
@@ -25,7 +25,7 @@ impl Engine {
 
     /// A member has left, or cannot be reached any more.
     pub fn left(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         if self.members.left(member) {
             self.departed(store, member, true);
         }
@@ -35,7 +35,7 @@ impl Engine {
     /// The process of a member has ended, and its memory with it: it said goodbye, or nobody listens
     /// where it did. Moves that cannot be decided without it go by that; silence alone proves nothing.
     pub fn died(&mut self, store: &Store, member: &NodeId, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         if *member != self.own {
             let was_live = self.members.left(member);
             self.members.died(member);

@@ -102,7 +102,7 @@ impl Engine {
         timeout: Duration,
         now: Now,
     ) -> (u64, Vec<Action>) {
-        self.now = now;
+        self.enter(store, now);
         let number = self.number();
         let own = self.own.clone();
         self.watched(store, &own, number, 0, Now::MAX, false, pattern.clone());
@@ -152,7 +152,7 @@ impl Engine {
 
     /// Ends a watch.
     pub fn unwatch(&mut self, store: &Store, number: u64, now: Now) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         if self.watches.own.remove(&number).is_some() {
             let own = self.own.clone();
             self.forget_watch(store, &own, number);

@@ -303,6 +303,11 @@ impl Store {
 
     /// Removes what `hold` has frozen, and the hold (the source's commit); returns how many items.
     pub fn remove_held(&self, hold: Hold) -> usize {
+        self.remove_held_at(hold, None)
+    }
+
+    /// The same, as of an instant at which it was decided that they go.
+    pub fn remove_held_at(&self, hold: Hold, at: Option<Stamp>) -> usize {
         let mut held = self.held.lock();
         let Some(mine) = held.remove(&hold) else {
             return 0;
@@ -315,7 +320,10 @@ impl Store {
                 shard.named(&self.shared, name, |record| doomed.push(record.share()));
                 for record in doomed.drain(..) {
                     let hash = self.shared.hash(record.key());
-                    stirred |= shard.unlink(&self.shared, hash, &record);
+                    stirred |= match at {
+                        Some(at) => shard.unlink_at(&self.shared, hash, &record, at),
+                        None => shard.unlink(&self.shared, hash, &record),
+                    };
                     removed += 1;
                 }
                 shard.thaw(&self.shared, name);

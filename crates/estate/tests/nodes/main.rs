@@ -38,7 +38,11 @@ fn a_killed_member_is_missed_by_name_and_then_gone() {
     // Stopped first, so that the read is certainly under way when it dies.
     let mut victim = members.pop().unwrap();
     victim.stop();
+    let before = members[1].say("answered");
     members[0].order("sum x 1500");
+    eventually("the read is under way", || {
+        members[1].say("answered") != before
+    });
     victim.kill();
     // Killed during the read: expected at its start, so missing, not dropped.
     assert_eq!(members[0].reply(), "incomplete 3 answered 3 missing n3");

@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use flowferry_estate::reduce::Reducer;
-use flowferry_estate::{Error, Node, Options, Pattern, Query, Selection, Value, View};
+use flowferry_estate::{Backend, Error, Node, Options, Pattern, Query, Selection, Value, View};
 
 fn pattern(text: &str) -> Pattern {
     match text.contains('*') {
@@ -43,7 +43,7 @@ fn keys(count: &str) -> Vec<String> {
 /// How long a member counts that nobody stops: what takes its items may die before it freezes them.
 const COUNTING: Duration = Duration::from_secs(5);
 
-/// Adds to the counters in turn until one refuses; returns what each last acknowledged. Says
+/// Adds to the counters in turn until one refuses, or has gone; returns what each last acknowledged. Says
 /// `counting` once each has been added to.
 fn hammer(node: &Node, keys: &[String]) -> String {
     let store = node.store();
@@ -58,7 +58,12 @@ fn hammer(node: &Node, keys: &[String]) -> String {
     for round in 0.. {
         for (key, last) in keys.iter().zip(&mut acknowledged) {
             match store.add(key, 1) {
-                Ok(value) => *last = value,
+                Ok(value) if round == 0 || value == *last + 1 => *last = value,
+                // It did not run while they were frozen, and they have gone: it has begun anew.
+                Ok(_) => {
+                    store.delete(key).expect("nobody else takes it");
+                    return texts(&acknowledged);
+                }
                 Err(_) => return texts(&acknowledged),
             }
         }
@@ -145,6 +150,11 @@ fn carry_out(node: &Node, order: &[&str]) -> String {
             "cleared".into()
         }
         ["count"] => store.memory().items.to_string(),
+        ["answered"] => {
+            let mut figures = node.statistics().into_iter();
+            let found = figures.find(|(name, _)| *name == "read_by_others");
+            format!("{:?}", found.unwrap().1)
+        }
         ["sum", key, timeout] => sum(node, key, timeout),
         ["sums", key, count, timeout] => {
             let count: usize = count.parse().unwrap();

@@ -1,6 +1,6 @@
 //! Global reads: whole, bounded in time, without side effects.
 
-use crate::world::{MS, Weather, World, seeds};
+use crate::world::{MS, TICK, Weather, World, seeds};
 use flowferry_estate::protocol::Settings;
 use flowferry_estate::reduce::Reducer;
 use flowferry_estate::{Consistency, Error, Pattern, Query, Require, Value, View};
@@ -18,7 +18,9 @@ fn ask(world: &mut World, at: usize, query: Query) -> Result<View, Error> {
     let call = world.with_engine(at, |e, s, now| e.ask(s, query, now));
     while world.result_of_read(at, call).is_none() {
         assert!(
-            world.next_due().is_some_and(|due| due <= start + timeout),
+            world
+                .next_due()
+                .is_some_and(|due| due <= start + timeout + TICK),
             "the read outlives its time-out"
         );
         world.step();

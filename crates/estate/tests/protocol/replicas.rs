@@ -1,7 +1,7 @@
 //! Cached reads: never staler than promised while connected, honest when not, no traffic for what
 //! nobody reads.
 
-use crate::world::{MS, Weather, World, seeds};
+use crate::world::{MS, TICK, Weather, World, seeds};
 use flowferry_estate::protocol::CallId;
 use flowferry_estate::reduce::Reducer;
 use flowferry_estate::{Consistency, Error, Pattern, Query, Value};
@@ -31,7 +31,7 @@ fn connected_it_is_never_staler_than_promised() {
             most: 3 * MS,
         };
         let mut world = World::new(&NAMES, seed, weather);
-        let max_age = 40 * MS;
+        let max_age = 60 * MS;
         ask(&mut world, cached(max_age));
         world.run_for(20 * MS);
         let replicas = world.hosts[0].engine.replicas();
@@ -101,7 +101,7 @@ fn cut_off_it_says_how_stale_it_is() {
     let mut query = cached(max_age);
     query.timeout = 100 * MS;
     let call = ask(&mut world, query);
-    world.run_for(100 * MS);
+    world.run_for(100 * MS + TICK);
     let Err(Error::Incomplete(view)) = world.result_of_read(0, call).unwrap().clone() else {
         panic!("it is not fresh")
     };

@@ -114,6 +114,11 @@ fn a_move_keeps_every_acknowledged_write() {
                 }
                 let taken = run.world.result_of_take(1, run.call).unwrap().clone();
                 assert_eq!(taken.unwrap().items, COUNT as u64, "seed {seed}");
+                let left = run.world.store(0).memory().items;
+                assert_eq!(
+                    left, 0,
+                    "seed {seed}: told before the source had removed them"
+                );
                 run.settle()
                     .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
                 for key in run.ledger.keys() {

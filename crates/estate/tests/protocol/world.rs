@@ -11,6 +11,9 @@ use std::time::Duration;
 
 pub const MS: Duration = Duration::from_millis(1);
 
+/// A member looks for due work every so often: its timers are late by up to this.
+pub const TICK: Duration = Duration::from_millis(5);
+
 /// splitmix64: small, seeded, the same everywhere.
 #[derive(Clone)]
 pub struct Rng(u64);
@@ -69,6 +72,15 @@ pub struct Host {
     stirred: Arc<AtomicBool>,
     // Its wall clock is ahead by so much.
     skew_ms: u64,
+    // By so much the next timer is late.
+    late: Duration,
+}
+
+impl Host {
+    fn due(&self) -> Option<Duration> {
+        let due = self.engine.next_due().filter(|_| self.alive)?;
+        Some(due + self.late)
+    }
 }
 
 struct Packet {
@@ -257,8 +269,7 @@ impl World {
     /// When something happens next.
     pub fn next_due(&self) -> Option<Duration> {
         let packet = self.queue.keys().next().map(|(at, _)| *at);
-        let live = self.hosts.iter().filter(|host| host.alive);
-        let timer = live.filter_map(|host| host.engine.next_due()).min();
+        let timer = self.hosts.iter().filter_map(Host::due).min();
         packet.into_iter().chain(timer).min()
     }
 
@@ -295,8 +306,8 @@ impl World {
                 "an engine asks for the time again and again"
             );
             for at in 0..self.hosts.len() {
-                let due = self.hosts[at].engine.next_due();
-                if self.hosts[at].alive && due.is_some_and(|due| due <= self.now) {
+                if self.hosts[at].due().is_some_and(|due| due <= self.now) {
+                    self.hosts[at].late = TICK * self.rng.below(100) as u32 / 100;
                     self.with_engine(at, |e, s, now| ((), e.time(s, now)));
                 }
             }
@@ -418,6 +429,7 @@ fn host(name: &str, incarnation: u64, settings: &Settings, skew_ms: u64) -> Host
         alive: true,
         stirred,
         skew_ms,
+        late: TICK / 2,
     }
 }
 

@@ -152,7 +152,7 @@ impl Engine {
         max_age: Duration,
         now: Now,
     ) -> Vec<Action> {
-        self.now = now;
+        self.enter(store, now);
         self.keep(store, pattern, reducer, max_age);
         self.finish()
     }

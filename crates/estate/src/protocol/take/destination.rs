@@ -75,7 +75,7 @@ impl Engine {
         pre_copy: bool,
         now: Now,
     ) -> (CallId, Vec<Action>) {
-        self.now = now;
+        self.enter(store, now);
         let call = CallId(self.number());
         if let Err(error) = self.begin_taking(store, call, selection, source, move_id, pre_copy) {
             self.out.push(Action::Taken {
@@ -120,14 +120,14 @@ impl Engine {
                 )));
             }
             match arrival.state {
-                State::Fetching | State::Doubt => {
-                    arrival.calls.push(call);
-                    return Ok(());
-                }
                 State::Dropped => attempt = arrival.what.attempt + 1,
-                _ => {
-                    let result = Ok(arrival.taken.clone());
-                    self.out.push(Action::Taken { call, result });
+                state => {
+                    arrival.calls.push(call);
+                    // A source that is there has yet to say that it has removed its items.
+                    let settling = state == State::Owned && arrival.away_since.is_none();
+                    if !settling && !matches!(state, State::Fetching | State::Doubt) {
+                        self.answer_takers(move_id);
+                    }
                     return Ok(());
                 }
             }
@@ -181,7 +181,7 @@ impl Engine {
 
     /// Gives a move up that has not been decided; returns whether it was under way.
     pub fn abort_take(&mut self, store: &Store, move_id: u64, now: Now) -> (bool, Vec<Action>) {
-        self.now = now;
+        self.enter(store, now);
         let fetching = |engine: &Self| {
             let arrival = engine.arrivals.moves.get(&move_id);
             arrival.is_some_and(|arrival| arrival.state == State::Fetching)
@@ -274,6 +274,17 @@ impl Engine {
         }
     }
 
+    /// The items are here: whoever waits for that is told.
+    pub(super) fn answer_takers(&mut self, id: u64) {
+        let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
+            return;
+        };
+        for call in std::mem::take(&mut arrival.calls) {
+            let result = Ok(arrival.taken.clone());
+            self.out.push(Action::Taken { call, result });
+        }
+    }
+
     /// The one way in which an arrival changes its state.
     pub(super) fn arrival_step(&mut self, store: &Store, id: u64, event: Event, why: &str) {
         let Some(arrival) = self.arrivals.moves.get_mut(&id) else {
@@ -300,8 +311,6 @@ impl Engine {
                     _ => store.clock().next(),
                 };
                 arrival.taken.recovered = row.duty == Duty::Adopt;
-                let taken = arrival.taken.clone();
-                let calls = std::mem::take(&mut arrival.calls);
                 store.observe(at);
                 self.take_in_changes(store);
                 self.moved.decide(at);
@@ -314,11 +323,10 @@ impl Engine {
                 self.moved.own(&chains, at, note, until);
                 store.thaw(hold);
                 if row.duty == Duty::Own {
+                    // The callers wait until the source has removed its items, too.
                     self.repeat_arrival(id);
-                }
-                for call in calls {
-                    let result = Ok(taken.clone());
-                    self.out.push(Action::Taken { call, result });
+                } else {
+                    self.answer_takers(id);
                 }
             }
             Duty::SayOwned => self.send_one(&source, &Message::Owned { what }),
@@ -355,6 +363,9 @@ impl Engine {
             _ => {}
         }
         let over = row.to == State::Settled && row.from != State::Settled;
+        if over {
+            self.answer_takers(id);
+        }
         if over || row.to == State::Adopted && self.members.is_lost(&source) {
             self.moved
                 .note_ends(id, self.now + 3 * self.settings.longest_query);

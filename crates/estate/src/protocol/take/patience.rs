@@ -136,6 +136,11 @@ impl Engine {
             }
             let event = if dead { Event::Dead } else { Event::Away };
             self.arrival_step(store, id, event, "the source has gone");
+            let owned = |arrival: &Arrival| arrival.state == State::Owned;
+            if self.arrivals.moves.get(&id).is_some_and(owned) {
+                // It may take long until it says that it has removed its own.
+                self.answer_takers(id);
+            }
         }
     }
 

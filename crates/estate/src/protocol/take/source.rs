@@ -186,6 +186,22 @@ impl Engine {
         }
     }
 
+    /// Removes what has been given up. That is the first thing that happens after the word of it was
+    /// sent, so that nothing here sees the items between: until then they are frozen.
+    pub(in super::super) fn clear_away(&mut self, store: &Store) {
+        for id in std::mem::take(&mut self.given) {
+            let Some(departure) = self.departures.moves.get_mut(&id) else {
+                continue;
+            };
+            let (hold, at) = (departure.hold(), departure.at);
+            let chunks = std::mem::take(&mut departure.chunks);
+            store.remove_held_at(hold, Some(at));
+            // While the keys are still known as moving, so that no watcher sees them vanish.
+            self.take_in_changes(store);
+            self.moved.give(id, chunks);
+        }
+    }
+
     /// The one way in which a departure changes its state.
     pub(super) fn source_step(&mut self, store: &Store, id: u64, event: Event, why: &str) {
         let Some(departure) = self.departures.moves.get_mut(&id) else {
@@ -215,18 +231,15 @@ impl Engine {
                 }
             }
             Duty::GiveUp => {
-                let chunks = std::mem::take(&mut departure.chunks);
                 departure.frozen_for = self.now - departure.frozen_at;
                 let at = store.clock().next();
                 departure.at = at;
                 departure.again = self.now + self.settings.retry;
                 store.observe(at);
                 self.moved.decide(at);
-                store.remove_held(hold);
-                // While the keys are still known as moving, so that no watcher sees them vanish.
-                self.take_in_changes(store);
-                self.moved.give(id, chunks);
                 self.say_commit(id);
+                // The destination waits for the word, not for the removal; see `clear_away`.
+                self.given.push(id);
             }
             Duty::SayCommit => self.say_commit(id),
             Duty::Forget => {
