@@ -22,6 +22,8 @@ from flowferry.wire import KeyRing
 
 MARKERS = 4000
 RELEASE_EVERY = 250
+#: Where other programs interrupt the CPUs, too, those for bursts and markers may be chosen wrongly.
+ATTEMPTS = 10
 # As many rules as there may be: each packet then takes longer than the sender takes to send it,
 # so that a queue builds up.
 SLOW = [f"udp,tp_dst={port}" for port in range(1, 64)]
@@ -90,23 +92,29 @@ def _fences(agent: Agent) -> Iterator[dict[str, int]]:
 
 def test_no_marker_overtakes(steered: Chain, key: tuple[KeyFile, KeyRing]) -> None:
     file, keys = key
-    with (
-        Agent(config_for(steered, keys=[file])) as agent,
-        bursts(steered, keys, apart=True) as source,
-    ):
-        early, came_early = overtakers(agent, source, MARKERS)
-    print(f"{MARKERS} markers: {came_early} came in before an older packet, {early} overtook")
-    assert came_early > 0  # or nothing was proven
-    assert early == 0
+    for _ in range(ATTEMPTS):
+        with (
+            Agent(config_for(steered, keys=[file])) as agent,
+            bursts(steered, keys, apart=True) as source,
+        ):
+            early, came_early = overtakers(agent, source, MARKERS)
+        print(f"{MARKERS} markers: {came_early} came in before an older packet, {early} overtook")
+        assert early == 0
+        if came_early:
+            return
+    raise AssertionError("every marker came in behind its packets: nothing was proven")
 
 
 def test_markers_overtake_without_the_flush(steered: Chain, key: tuple[KeyFile, KeyRing]) -> None:
     file, keys = key
     config = config_for(steered, keys=[file], trust_markers=True)
-    with Agent(config) as agent, bursts(steered, keys, apart=True) as source:
-        early, _ = overtakers(agent, source, MARKERS // 10)
-    print(f"{MARKERS // 10} markers without a flush: {early} overtook")
-    assert early > 0
+    for _ in range(ATTEMPTS):
+        with Agent(config) as agent, bursts(steered, keys, apart=True) as source:
+            early, _ = overtakers(agent, source, MARKERS // 10)
+        print(f"{MARKERS // 10} markers without a flush: {early} overtook")
+        if early:
+            return
+    raise AssertionError("no marker overtook without the flush: what does it prove?")
 
 
 def test_forged_and_repeated_control_frames_are_refused_and_never_reach_the_function(

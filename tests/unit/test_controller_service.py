@@ -51,6 +51,7 @@ from flowferry.wire import (
     Message,
     Opener,
     Sealer,
+    Side,
 )
 
 KEYS = KeyRing(1, bytes(32))
@@ -391,10 +392,12 @@ def test_frames_find_their_handover_and_answers_their_request(
             answer, destination=bytes(6), source=bytes(6)
         )
         arrive(12)
+        await settle()
         told = Script.made[0].events[-1]
         assert isinstance(told, Received)
         assert (told.instance, told.request) == (2, 77)
         arrive(12)  # a replay
+        await settle()
         assert Script.made[0].events[-1] is told
         for direction, outcome, count in (
             ("out", "sent", service.agents.frames_out),
@@ -426,6 +429,30 @@ def test_the_death_of_an_agent_is_told_once_to_whom_it_concerns(
     run(case)
 
 
+def test_flows_that_wait_for_a_marker_are_heard_first(run: Callable[[Case], None]) -> None:
+    """Each of the others may have to be written down, and packets wait."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        sealer = Sealer(KEYS, sender=2, boot=1)
+        for command in (Command.IMPORTED, Command.FENCED, Command.SEEN, Command.SEEN):
+            flows = () if command is Command.SEEN else None
+            message = Message(
+                command=command, handover=1 << 8 | 1, side=Side.UPSTREAM, round=1, flows=flows
+            )
+            sealed, _ = sealer.seal(message, destination=bytes(6), source=bytes(6))
+            packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
+            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+        await settle()
+        events = [one for one in Script.made[0].events if isinstance(one, Received)]
+        assert [event.message.command for event in events] == [
+            Command.SEEN, Command.SEEN, Command.IMPORTED, Command.FENCED,
+        ]  # fmt: skip
+
+    run(case)
+
+
 def test_an_agent_that_was_restarted_is_dead_before_it_is_heard(
     run: Callable[[Case], None],
 ) -> None:
@@ -442,6 +469,7 @@ def test_an_agent_that_was_restarted_is_dead_before_it_is_heard(
             )
             packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
             service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+        await settle()
         kinds = [type(event) for event in Script.made[0].events]
         assert kinds == [Received, InstanceDead, Received]
 

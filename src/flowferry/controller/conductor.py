@@ -31,11 +31,13 @@ from flowferry.controller.strategies.base import (
     Turn,
     TurnBack,
 )
-from flowferry.wire import Message, Side
+from flowferry.wire import Command, Message, Side
 
 LOG = logging.getLogger(__name__)
 #: Requests whose answers are still recognised.
 MOST_REQUESTS = 4096
+#: Seconds after which new figures are told of at the latest.
+TOLD_EVERY = 0.02
 
 
 class World(Protocol):
@@ -75,7 +77,12 @@ class Conductor:
         self._world, self.handover, self.plan, self._strategy = world, handover, plan, strategy
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        self._telling: asyncio.TimerHandle | None = None
         self._events: deque[Event] = deque()
+        #: What agents have said: flows that wait for a marker first, then the rest.
+        self._heard: tuple[deque[Received], deque[Received]] = (deque(), deque())
+        self._listening = False
         #: Before the start, and while actions are carried out, events wait.
         self._busy = True
         self._requests: dict[tuple[int, int], int] = {}
@@ -107,12 +114,40 @@ class Conductor:
         self._drain()
 
     def feed(self, event: Event) -> None:
-        """Something happened. Events that come while actions are carried out wait their turn."""
-        if self.over:
-            return
-        if isinstance(event, Received) and event.message.in_reply_to is not None:
+        """Something happened, after all that was heard before.
+
+        Events that come while actions are carried out wait their turn.
+        """
+        for heard in self._heard:
+            self._events += heard
+            heard.clear()
+        self._take(event)
+
+    def hear(self, event: Received) -> None:
+        """An agent has said something; taken in soon, one at a time.
+
+        Packets wait for each `SEEN`: it goes before all that is to be written down first.
+        """
+        if event.message.in_reply_to is not None:
             asked = (event.instance, event.message.in_reply_to.sequence)
             event = Received(event.instance, event.message, self._requests.get(asked))
+        self._heard[event.message.command is not Command.SEEN].append(event)
+        if not self._listening:
+            self._listening = True
+            self._loop.call_soon(self._listen)
+
+    def _listen(self) -> None:
+        """Take in one message; more may come in before the one behind it."""
+        first, rest = self._heard
+        self._listening = len(first) + len(rest) > 1
+        if self._listening:
+            self._loop.call_soon(self._listen)
+        if first or rest:
+            self._take((first or rest).popleft())
+
+    def _take(self, event: Event) -> None:
+        if self.over:
+            return
         self._events.append(event)
         if not self._busy:
             self._busy = True
@@ -133,16 +168,36 @@ class Conductor:
         finally:
             self._busy = False
         self._set_timer()
-        self._update()
-        self._world.changed(self.handover)
+        if not self.over:
+            self._tell_of_it()
 
     def _set_timer(self) -> None:
+        due = None if self.over else self._strategy.next_due
+        if due == self._due:
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        due = None if self.over else self._strategy.next_due
-        if due is not None:
-            self._timer = self._loop.call_at(due, self.feed, Tick())
+        self._due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._due = None
+        self.feed(Tick())
+
+    def _tell_of_it(self) -> None:
+        """A new state at once; figures soon, and together: packets wait for the next event."""
+        if self._strategy.state != self.handover.state:
+            self._tell()
+        elif self._telling is None:
+            self._telling = self._loop.call_later(TOLD_EVERY, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if not self.over:
+            self._update()
+            self._world.changed(self.handover)
 
     def _update(self) -> None:
         handover = self.handover

@@ -1,6 +1,7 @@
 """Run a controller in this very process: what `flowferry controller` and service managers need."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -76,6 +77,9 @@ async def _run(config: Config) -> None:
             serving = asyncio.create_task(api.serve(app, _door(config), ready))
         await _first(ready, serving)
         privileges.drop()
+        # It stays. To look for garbage in it would stop all markers for milliseconds.
+        gc.collect()
+        gc.freeze()
         print("ready", file=sys.stderr, flush=True)
         await _first(end, serving)
     finally:

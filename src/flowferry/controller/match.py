@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -200,6 +201,7 @@ def _bits(masked: Masked[Any]) -> tuple[int, int]:
 # -- text --------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def text(match: Match) -> str:
     """The match as people write it; `parse` reads it back."""
     return ",".join(_parts(match)) or "*"

@@ -188,7 +188,7 @@ class Service:
         number = message.handover >> 8
         conductor = self._conductors.get(number)
         if conductor is not None:
-            conductor.feed(Received(instance.id, message))
+            conductor.hear(Received(instance.id, message))
         elif number not in self._resuming:
             self._answer_late(instance, message)
 
@@ -427,7 +427,7 @@ class Service:
 
     def changed(self, handover: Handover) -> None:
         """Tell who listens."""
-        if not handover.is_over:
+        if self.watchers and not handover.is_over:
             self.publish("handover", handover.as_json(self.model, timeline=False))
 
     def finished(self, handover: Handover, end: Finished) -> None:
