@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from markers import Bursts, key_file
 from numbered import until
+from softnet import room
 
 from flowferry.hsl import Agent, Client, KeyFile
 from flowferry.hsl.wiring import config_for
@@ -36,9 +37,10 @@ def key(tmp_path: Path) -> tuple[KeyFile, KeyRing]:
 
 @pytest.fixture
 def steered(netns_chain: Callable[..., Chain]) -> Iterator[Chain]:
-    """A chain with steering, and the freedom to move this thread between CPUs."""
+    """A chain with steering, room in its queues, and the freedom to move this thread."""
     everywhere = os.sched_getaffinity(0)
-    yield netns_chain(steering=True, static_neighbours=True)
+    with room():
+        yield netns_chain(steering=True, static_neighbours=True)
     os.sched_setaffinity(0, everywhere)
 
 

@@ -20,6 +20,7 @@ from flowferry.controller.strategies.base import (
     Action,
     Event,
     Finished,
+    HandoverState,
     Journal,
     Note,
     Plan,
@@ -79,6 +80,7 @@ class Conductor:
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
         self._telling: asyncio.TimerHandle | None = None
+        self._told: HandoverState | None = None
         self._events: deque[Event] = deque()
         #: What agents have said: flows that wait for a marker first, then the rest.
         self._heard: tuple[deque[Received], deque[Received]] = (deque(), deque())
@@ -186,7 +188,7 @@ class Conductor:
 
     def _tell_of_it(self) -> None:
         """A new state at once; figures soon, and together: packets wait for the next event."""
-        if self._strategy.state != self.handover.state:
+        if self._strategy.state != self._told:
             self._tell()
         elif self._telling is None:
             self._telling = self._loop.call_later(TOLD_EVERY, self._tell)
@@ -197,6 +199,7 @@ class Conductor:
             self._telling = None
         if not self.over:
             self._update()
+            self._told = self.handover.state
             self._world.changed(self.handover)
 
     def _update(self) -> None:
