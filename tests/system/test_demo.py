@@ -10,12 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib import image
+from matplotlib.colors import to_rgb
 
 from flowferry.testbed import Testbed
 from flowferry.testbed.machine import Machine
 
 DEMO = [sys.executable, "-c", "from flowferry.cli import main; main()", "demo"]
 SHORT = ["--moves", "3"]
+#: What the picture shows in which colour; of a short demo's moves the bands, on white.
+UDP, TCP, AMISS = "#0072B2", "#009E73", "#B00000"
+MOVES = ("#BBE1F6", "#99D8C7", "#EEBF99")
 
 
 @pytest.fixture
@@ -26,6 +31,15 @@ def name(run_name: Callable[[], str]) -> str:
 def left_behind(before: Machine, name: str) -> dict[str, object]:
     """What a demo has made that is still there."""
     return dict(Machine.now().beyond(before, name))
+
+
+def drawn(picture: Path, *colours: str, below: float = 0.0) -> list[int]:
+    """How many pixels of a picture have each of these colours; `below`: from so far down on."""
+    pixels = (image.imread(picture)[:, :, :3] * 255).round().astype(int)
+    assert pixels.shape[0] > 500, "too small to be read"
+    pixels = pixels[int(below * pixels.shape[0]) :]
+    wanted = ([round(part * 255) for part in to_rgb(colour)] for colour in colours)
+    return [int((abs(pixels - colour) <= 2).all(axis=2).sum()) for colour in wanted]
 
 
 @pytest.mark.parametrize("function", ["bridge", "forwarder"])
@@ -42,7 +56,11 @@ def test_a_demo_tells_what_became_of_every_packet(tmp_path: Path, name: str, fun
     assert done.returncode == (0 if report["passed"] else 1), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == report["verdict"]
     assert report["verdict"].startswith("PASSED: " if report["passed"] else "FAILED: ")
-    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    packets, trips, *moves = drawn(tmp_path / "demo.png", UDP, TCP, *MOVES)
+    assert packets > 2_000  # a cloud of them, not the legend's only
+    assert trips > 500
+    assert min(moves) > 100  # in the legend at least: a band can be as thin as its line …
+    assert max(moves) > 1_000  # … but for the one that is looked at closely
     # What the handover itself did is exact on any machine.
     assert [move["state"] for move in report["moves"]] == ["done"] * 3
     assert report["captured_packets"] > 0
@@ -87,7 +105,8 @@ def test_a_planted_loss_fails_it_and_is_told_where(tmp_path: Path, name: str) ->
     )
     assert (spot["what"], spot["packets"] >= dropped) == ("lost", True)
     assert f"to port 7001, sent from {spot['from_s']:.3f} to " in verdict
-    assert (tmp_path / "demo.png").stat().st_size > 10_000
+    (crosses,) = drawn(tmp_path / "demo.png", AMISS, below=0.1)  # the headline is of this colour
+    assert crosses > 100
     assert not left_behind(before, name)
 
 
