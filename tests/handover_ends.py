@@ -1,4 +1,4 @@
-"""How a handover must end in which something fails: docs/design.md §8, as a table of its cells.
+"""How a handover must end in which something fails: docs/design.md §7, as a table of its cells.
 
 What counts is how far it was at the row where the fault struck. In the words of the table:
 
@@ -48,7 +48,7 @@ STATELESS = End("failed", must=UNFENCED | {"state_lost"})
 #: At the destination with the state; what its agent held is lost.
 HELD_LOST = End("failed", may=UNFENCED)
 
-#: By who dies or is stopped, and at which of his rows: what §8 says, and the ends that fit.
+#: By who dies or is stopped, and at which of his rows: what §7 says, and the ends that fit.
 PROCESSES: dict[str, dict[tuple[str, ...], tuple[End, ...]]] = {
     # "on restart it resumes or rolls back from its journal; the HSLs finish by settling time"
     CONTROLLER: {

@@ -3,7 +3,7 @@
 Each cell is a handover under traffic, both ways. At one row the controller, the source's agent or
 the destination's is killed or stopped for longer than its heartbeat; or, at the controller's rows,
 a switch is killed or stopped, the management network is cut, control frames are lost, doubled, late
-or forged (`handover_faults`). Whatever it was, the handover ends as docs/design.md §8 says
+or forged (`handover_faults`). Whatever it was, the handover ends as docs/design.md §7 says
 (`handover_ends`), no packet is reordered or doubled, what is lost has been counted, by the agents
 and by the handover, and the next moves go well. `handover_rows` says which rows.
 """

@@ -139,3 +139,24 @@ def test_called_off_while_the_state_is_on_its_way(testbed: Bed) -> None:
             source.await_event("aborted")
             taker.await_event("aborted")
             assert "import" not in taker.names()
+
+
+def test_a_buffer_that_is_half_full_takes_everything_back_in_order(testbed: Bed) -> None:
+    """The state does not come, and packets gather; the other half has to last for the way back."""
+    bed = build(testbed)
+    room = 400_000  # of some 1,000 small packets each second
+    with Platform(
+        bed, settling_ms=SETTLING, function_sockets=True, agent={"buffer_bytes": room}
+    ) as platform:
+        ends = [bed.owner.directory / f"fn-{name}.sock" for name in ("i1", "i2")]
+        with Function(ends[0]), Function(ends[1], holds=["import"]) as taker:
+            with Echo(bed, flows=10, rate=500) as echo:
+                over = platform.client.move("udp", "i2", wait=True)
+                assert over["state"] == "aborted", over
+                assert "the buffer is half full" in over["error"]
+                assert over["lost_packets"] == 0
+                assert room / 2 <= over["captured_bytes_peak"] < room
+                so_far = echo.arrived.packets
+                until(lambda: echo.arrived.packets > so_far + 200, "traffic at the source")
+            clean(echo)
+            taker.await_event("aborted")
