@@ -95,8 +95,12 @@ class World:
         self.plans = [self._plan(1, back=False)]
         self.ended: list[tuple[Plan, Finished]] = []
         self.reports: list[base.Report] = []
-        #: What each switch should have, whether or not it is there to be told.
+        #: What each switch should have, whether or not it is there to be told ...
         self._wanted: dict[Side, dict[int, int]] = {side: {} for side in SIDES}
+        #: ... but for parts whose turn is not decided: there it keeps what it has.
+        self._undecided: set[int] = set()
+        #: When a switch has been brought in line last.
+        self._in_line_at = dict.fromkeys(SIDES, 0)
         for side in SIDES:
             for part in self.plans[0].parts:
                 self.switches[side].entries[part.number] = part.source
@@ -205,12 +209,18 @@ class World:
     def on_finished(self, plan: Plan, end: Finished) -> None:
         """One handover is over; perhaps the flows move back at once."""
         self.ended.append((plan, end))
+        self._undecided.clear()
         self.reports.append(self.controller.report)
         if self.scenario.there_and_back and plan.number == 1 and end.state is HandoverState.DONE:
             self.plans.append(self._plan(2, back=True))
             self.clock.after(self.clock.between(0, 2 * MS), self.controller.start, self.plans[1])
 
     # --- control frames ---
+
+    def fences(self, side: Side) -> bool:
+        """Whether a switch has been in line for longer than an old entry can live there."""
+        cache = self.scenario.settings.cache_ms * MS
+        return self.clock.now - self._in_line_at[side] >= cache
 
     def down(self, instance: int, side: Side | None, retry: bool, frame: bytes) -> None:
         """From the controller: a packet-out at a switch to an instance's port."""
@@ -267,6 +277,10 @@ class World:
         boot = self.controller.boot
         waiting: set[Side] = set()
         failed: list[str] = []
+        if back:
+            self._undecided -= set(parts)
+        else:
+            self._undecided |= set(parts)
         for side in SIDES:
             entries = {
                 part.number: part.source if back else part.destination
@@ -346,6 +360,7 @@ class World:
             event = TurnRefused(failed[0])
         else:
             event = TurnAccepted()
+            self._undecided -= set(parts)
         self.clock.after(1, self._tell_turn, event, boot)
 
     def _tell_turn(self, event: Event, boot: int) -> None:
@@ -419,7 +434,11 @@ class World:
 
     def _connect(self, side: Side) -> None:
         self.switches[side].connected = True
-        self.switches[side].change(self._wanted[side])
+        decided = {
+            part: end for part, end in self._wanted[side].items() if part not in self._undecided
+        }
+        self.switches[side].change(decided)
+        self._in_line_at[side] = self.clock.now
 
     # --- the verdict ---
 

@@ -41,6 +41,7 @@ from flowferry.controller.strategies.base import (
     TurnedBack,
     TurnRefused,
 )
+from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.wire import (
     Command,
     Counter,
@@ -174,10 +175,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Case], Non
     return work
 
 
-def ask(service: Service, words: str, to: int, priority: int | None = None) -> Handover:
+def ask(
+    service: Service,
+    words: str,
+    to: int,
+    priority: int | None = None,
+    settings: Settings | None = None,
+) -> Handover:
     number = service.store.next_number("handover")
     rule = service.store.next_number("rule")
-    handover = Handover(number, "nf", words, f"i{to}", "script", False, Settings(), time.time())
+    settings = settings or Settings()
+    handover = Handover(number, "nf", words, f"i{to}", "script", False, settings, time.time())
 
     def build(now: Model) -> Change:
         return moving(now, "nf", parse(words), to, priority, False, rule)
@@ -290,7 +298,12 @@ def test_a_refused_turn_is_told_and_taken_back_on_request(run: Callable[[Case], 
     run(case)
 
 
-def test_a_switch_that_is_away_is_brought_in_line_later(run: Callable[[Case], None]) -> None:
+@pytest.mark.parametrize("forward", [False, True])
+def test_a_switch_that_is_away_is_brought_in_line_when_it_is_known_what_is_right(
+    run: Callable[[Case], None], forward: bool
+) -> None:
+    """Turned meanwhile, it would send packets a new way whose old way is said to be fenced."""
+
     async def case(world: World) -> None:
         service = await world.up()
         switch = cast(Channel, world.switches[1])
@@ -302,7 +315,32 @@ def test_a_switch_that_is_away_is_brought_in_line_later(run: Callable[[Case], No
         assert isinstance(told, TurnRefused)
         assert "not connected" in told.why
         await world.connect(service)
-        assert world.way() == 12
+        assert world.way() == 11
+        if forward:  # the state was in already
+            await act(service, 1, done(Script.made[0]))
+        else:
+            await act(service, 1, TurnBack((1,)))
+        await settle()
+        assert world.way() == (12 if forward else 11)
+
+    run(case)
+
+
+@pytest.mark.parametrize("cache_ms", [0, 60_000])
+def test_no_final_marker_goes_by_a_switch_that_may_have_turned_just_now(
+    run: Callable[[Case], None], cache_ms: int
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2, settings=Settings(cache_ms=cache_ms, settling_ms=60_000))
+        sent = len(world.switches[1].sent)
+        for number in (7, FINAL_ROUND):  # a flow of the first one has been seen on its new way
+            marker = Message(
+                command=Command.MARKER, to=1, handover=1 << 8 | 1, side=Side.UPSTREAM, round=number
+            )
+            await act(service, 1, Send(1, Side.UPSTREAM, marker, request=1))
+        rounds = [Opener(KEYS, own=1).open(one).round for _, one in world.switches[1].sent[sent:]]
+        assert rounds == ([7] if cache_ms else [7, FINAL_ROUND])
 
     run(case)
 

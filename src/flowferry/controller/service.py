@@ -43,8 +43,9 @@ from flowferry.controller.strategies.base import (
     TurnedBack,
     TurnRefused,
 )
+from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.controller.switchboard import Switchboard
-from flowferry.wire import KeyRing, Match, Message, Side
+from flowferry.wire import Command, KeyRing, Match, Message, Side
 
 LOG = logging.getLogger(__name__)
 Build = Callable[[Model], Change]
@@ -348,7 +349,17 @@ class Service:
     # -- handovers: what a conductor needs -----------------------------------------------------
 
     def send(self, number: int, side: Side | None, message: Message) -> list[int]:
-        """Send to an instance's agent."""
+        """Send to an instance's agent; the sequence numbers of the frames.
+
+        A switch that has come back may have turned just now, and use an old entry still: a marker
+        that fences what nobody has seen does not go by it yet. It will be asked for again.
+        """
+        if message.command is Command.MARKER and message.round == FINAL_ROUND:
+            conductor = self._conductors[message.handover >> 8]
+            assert side is not None
+            dpid = self.model.groups[conductor.handover.group].at(side).dpid
+            if self.board.seconds_in_line(dpid) * 1e3 < conductor.plan.settings.stale_ms:
+                return []
         return self.agents.send(number, side, message)
 
     def journal(self, handover: Handover, step: str, data: Mapping[str, Any]) -> None:
@@ -364,8 +375,11 @@ class Service:
         self._spawn(self._turn(handover))
 
     async def _turn(self, handover: Handover) -> None:
-        self.board.settle(handover.number)
-        failed = await self._sync(handover.group)
+        assert handover.undo is not None
+        self.board.contest(handover.number, self.model, handover.undo.apply(self.model))
+        failed = await self.board.sync(self.dpids_of(handover.group), handover.number)
+        if not failed:
+            self.board.settle(handover.number)
         conductor = self._conductors.get(handover.number)
         if conductor is not None:
             conductor.feed(TurnRefused("; ".join(failed)) if failed else TurnAccepted())
@@ -446,7 +460,8 @@ class Service:
         handover.state, handover.error = state, error
         if handover.report.duration_ms is None:  # no strategy has led it to its end
             handover.report = replace(handover.report, duration_ms=handover.age_ms)
-        self.board.settle(handover.number)
+        if self.board.settle(handover.number):
+            self._spawn(self._sync_all())
         with self.store.together():
             self.store.save_handover(Record(handover.number, True, handover.as_record()))
             self.store.save_positions(self.agents.opener.positions)

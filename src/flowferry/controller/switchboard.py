@@ -4,6 +4,9 @@ A switch that connects is brought in line: what it has of ours is compared with 
 and only the difference is sent, so that packets find their entries at every instant. One change at
 a time goes to a switch. What happened to a switch while it was away, or while the controller was,
 needs no memory: the comparison finds it.
+
+While a turn is not decided, a switch that comes back keeps what it has: to turn it behind the
+strategy's back, when the old path is said to be fenced already, would put its packets out of order.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ class _Switch:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: What it has of ours, as far as it has said; `None` until it is in line.
     has: dict[Key, Entry] | None = None
+    #: When it was brought in line last, in the event loop's time.
+    since: float = 0.0
 
 
 class Switchboard:
@@ -42,7 +47,7 @@ class Switchboard:
         self._channels, self._first_table, self._on_ready = channels, first_table, on_ready
         self._switches: dict[int, _Switch] = {}
         self._wanted: dict[int, dict[Key, Entry]] = {}
-        #: Keys that a comparison leaves as they are: a handover from before a restart owns them.
+        #: Keys that a comparison leaves as they are, by the handover whose turn is not decided.
         self._contested: dict[object, set[tuple[int, Key]]] = {}
 
     @property
@@ -54,6 +59,12 @@ class Switchboard:
         """Whether a switch is there and in line."""
         known = self._switches.get(dpid)
         return dpid in self._channels and known is not None and known.has is not None
+
+    def seconds_in_line(self, dpid: int) -> float:
+        """For how long a switch has been there and in line, syncs of its own aside."""
+        if not self.ready(dpid):
+            return 0.0
+        return asyncio.get_running_loop().time() - self._switches[dpid].since
 
     def want(self, model: Model) -> None:
         """Let this be the model; `sync` or the next connection puts it in force."""
@@ -70,9 +81,9 @@ class Switchboard:
             if first.get(dpid, {}).get(key) != second.get(dpid, {}).get(key)
         }
 
-    def settle(self, owner: object) -> None:
-        """The owner knows again what is right."""
-        self._contested.pop(owner, None)
+    def settle(self, owner: object) -> bool:
+        """The owner knows again what is right; whether it did not."""
+        return self._contested.pop(owner, None) is not None
 
     async def greet(self, channel: Channel) -> None:
         """Bring a switch in line that has just connected. Raises `SwitchError`."""
@@ -83,8 +94,9 @@ class Switchboard:
         async with switch.lock:
             switch.has = None
             found = await channel.entries(tables.COOKIE, tables.COOKIE_MASK)
-            switch.has = {each.entry.key: each.entry for each in found if each.entry is not None}
-            await self._align(channel, switch)
+            has = {each.entry.key: each.entry for each in found if each.entry is not None}
+            switch.has = await self._align(channel, has)
+            switch.since = asyncio.get_running_loop().time()
         self._on_ready(channel.dpid, True)
 
     def gone(self, channel: Channel) -> None:
@@ -94,19 +106,22 @@ class Switchboard:
             switch.has = None
             self._on_ready(channel.dpid, False)
 
-    async def sync(self, dpids: Iterable[int]) -> list[str]:
-        """Put the wanted entries in force on these switches, and say what failed."""
-        answers = await asyncio.gather(*(self._sync(dpid) for dpid in dpids))
+    async def sync(self, dpids: Iterable[int], owner: object = None) -> list[str]:
+        """Put the wanted entries in force on these switches, and say what failed.
+
+        What is contested stays as it is, but for what the owner contests.
+        """
+        answers = await asyncio.gather(*(self._sync(dpid, owner) for dpid in dpids))
         return [answer for answer in answers if answer is not None]
 
-    async def _sync(self, dpid: int) -> str | None:
+    async def _sync(self, dpid: int, owner: object) -> str | None:
         switch = self._switches.setdefault(dpid, _Switch())
         async with switch.lock:
             channel = self._channels.get(dpid)
             if channel is None or switch.has is None:
                 return f"switch {dpid:#x} is not connected"
             try:
-                await self._align(channel, switch)
+                switch.has = await self._align(channel, switch.has, owner)
             except SwitchError as error:
                 if "refused" not in str(error):
                     # Nobody knows what it did: let it come again and be compared.
@@ -114,20 +129,18 @@ class Switchboard:
                 return str(error)
         return None
 
-    async def _align(self, channel: Channel, switch: _Switch) -> None:
-        assert switch.has is not None
-        contested = set().union(*self._contested.values()) if self._contested else set()
+    async def _align(
+        self, channel: Channel, has: dict[Key, Entry], owner: object = None
+    ) -> dict[Key, Entry]:
+        """Send the difference; what it has then."""
+        others = (keys for one, keys in self._contested.items() if one != owner)
+        contested: set[tuple[int, Key]] = set().union(*others)
         wanted = self._wanted.get(channel.dpid, {})
         target = {
             key: entry
-            for key in switch.has.keys() | wanted.keys()
-            if (
-                entry := (
-                    switch.has.get(key) if (channel.dpid, key) in contested else wanted.get(key)
-                )
-            )
+            for key in has.keys() | wanted.keys()
+            if (entry := (has.get(key) if (channel.dpid, key) in contested else wanted.get(key)))
             is not None
         }
-        changes = tables.changes(switch.has, target)
-        await channel.apply(changes)
-        switch.has = target
+        await channel.apply(tables.changes(has, target))
+        return target
