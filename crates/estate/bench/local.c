@@ -296,7 +296,8 @@ static void redis(const char *url)
 {
     estate_options options = ESTATE_OPTIONS;
     estate *here = es;
-    double set_ns, get_ns;
+    estate_item *ours = counter;
+    double set_ns, get_ns, add_ns;
     options.cluster = "bench";
     options.node = "redis";
     options.backend = url;
@@ -304,10 +305,15 @@ static void redis(const char *url)
     use(1000);
     set_ns = p50_of(set, FEW);
     get_ns = p50_of(get, FEW);
+    must(estate_item_open(es, "bench/packets", 13, &counter));
+    add_ns = p50_of(add, FEW);
+    estate_item_close(counter);
     estate_close(es);
     es = here;
-    printf(", \"redis\": {\"redis_set\": %.1f, \"redis_get\": %.1f, \"set\": %.1f, \"get\": %.1f}", set_ns,
-           get_ns, p50(set), p50(get));
+    counter = ours;
+    printf(", \"redis\": {\"redis_set\": %.1f, \"redis_get\": %.1f, \"redis_add\": %.1f, ", set_ns, get_ns,
+           add_ns);
+    printf("\"set\": %.1f, \"get\": %.1f, \"add\": %.1f}", p50(set), p50(get), p50(add));
 }
 
 int main(int argc, char **argv)

@@ -34,13 +34,14 @@ def in_c(settings: Settings) -> Iterator[Case]:
             }
             goal = Goal(measure="value", most=most) if has_goal else None
             yield case(f"c-{what}-{keys}", f"C {what}, {keys:,} keys", "ns", arms, goal)
-    for what in ("set", "get"):
+    for what in ("set", "get", "add"):
         # Operations a second: the gain is how many times as many.
         arms = {
             "redis": [1e9 / each["redis"][f"redis_{what}"] for each in told],
             "estate": [1e9 / each["redis"][what] for each in told],
         }
-        title = f"C {what} against Redis on a UNIX socket"
+        by = " by an item handle" if what == "add" else ""
+        title = f"C {what}{by} against Redis on a UNIX socket"
         yield case(f"c-redis-{what}", title, "op/s", arms, Goal(300.0))
     adds = [each["handle_add_ns"] for each in told]
     yield judged("c-add", "C add by an item handle", "ns", adds, 15.0)
