@@ -97,6 +97,16 @@ def test_transfers_leave_the_sum_of_every_snapshot(opened: Any) -> None:
     assert (one.get("balance"), other.get("balance")) == (200, 800)
 
 
+def test_one_address_may_stand_alone() -> None:
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    with (
+        estate.open(cluster="alone", node="n0", listen=place) as one,
+        estate.open(cluster="alone", node="n1", peers=place) as other,
+    ):
+        both = ["n0", "n1"]
+        wait_until(lambda: one.members() == both == other.members(), "not both are members")
+
+
 def test_a_joint_write_that_nobody_joins_is_not_made(opened: Any) -> None:
     one, other = opened(2)
     with pytest.raises(estate.NotJoined):

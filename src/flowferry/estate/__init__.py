@@ -115,7 +115,7 @@ def open(
     cluster: str,
     node: str,
     listen: str | Sequence[str] = (),
-    peers: Sequence[str] = (),
+    peers: str | Sequence[str] = (),
     backend: str = "p2p",
     scouting: bool = False,
     relay: bool = False,
@@ -151,8 +151,8 @@ def open(
         cluster=cluster,
         node=node,
         backend=backend,
-        listen=[listen] if isinstance(listen, str) else list(listen),
-        peers=list(peers),
+        listen=_addresses(listen),
+        peers=_addresses(peers),
         scouting=scouting,
         relay=relay,
         tls=None if tls is None else (tls.ca, tls.certificate, tls.key),
@@ -160,6 +160,10 @@ def open(
         failure_after=failure_after,
         timeout=timeout,
     )
+
+
+def _addresses(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _awaited(opening: Callable[P, Estate]) -> Callable[P, Coroutine[Any, Any, AsyncEstate]]:
