@@ -11,7 +11,7 @@ mod world;
 
 use flowferry_hsl::handover::{Action, Input, Phase};
 use flowferry_hsl::key::Side;
-use flowferry_wire::{Command, Match, Message, Reason, Tlv};
+use flowferry_wire::{Command, Flags, Match, Message, Reason, Tlv};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -315,6 +315,38 @@ fn flows_that_count_as_served_at_the_destination_wait_like_all_others() {
     let mut holds = world.instances[DESTINATION].core.endpoint.holds();
     let captured = holds.next().map(|hold| hold.figures.captured_packets);
     assert_eq!(captured, Some(u64::from(FLOWS)));
+}
+
+/// No cell of the crash grid and no seed comes to this: a hold that throws away is ended by hand.
+#[test]
+fn a_part_that_throws_away_ends_with_its_hold() {
+    let mut world = World::new(Fault::None, true);
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    let instance = &mut world.instances[DESTINATION];
+    let mut word = Message::new(Command::Abort, HANDOVER, number(DESTINATION))
+        .flagged(Flags::TURNED | Flags::STATE_LOST);
+    word.sequence = u64::MAX;
+    let side = Side::Upstream;
+    instance.handle(
+        Input::Control {
+            side,
+            message: word,
+        },
+        1,
+    );
+    assert_eq!(
+        instance.core.handovers.phase(HANDOVER),
+        Some(Phase::Discarding)
+    );
+    instance.core.endpoint.release(HANDOVER, 1).unwrap();
+    instance.settle(1);
+    assert_eq!(
+        instance.core.handovers.phase(HANDOVER),
+        Some(Phase::Released)
+    );
 }
 
 #[test]
