@@ -2,17 +2,18 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from handover_rig import Bed, Echo, Function
 from hsl_pcap import until
 
 from flowferry.controller import Platform
-from flowferry.testbed import Testbed
+from flowferry.testbed import Testbed, namespace
 
 SETTLING = 400
 PORT = 7200
@@ -119,6 +120,53 @@ def test_a_function_hears_every_step_in_order(testbed: Bed) -> None:
             ]
             exported = next(event for event in source.heard if event["event"] == "export")
             assert len(exported["flows"]) == 10
+
+
+def test_a_flow_on_no_list_comes_through(testbed: Bed) -> None:
+    """It begins when the source is frozen and has said which flows it gives away."""
+    bed = build(testbed)
+    h1, h2 = bed.hosts["h1"], bed.hosts["h2"]
+    with ExitStack() as stack:
+        platform = stack.enter_context(Platform(bed, settling_ms=SETTLING, function_sockets=True))
+        bed.run("h1", ["ping", "-c1", "-W5", h2.ip4])
+        sink = stack.enter_context(namespace.call(h2.namespace, lambda: udp(h2.ip4, 9000)))
+        known, new = (
+            stack.enter_context(namespace.call(h1.namespace, lambda: udp(h1.ip4, 0)))
+            for _ in range(2)
+        )
+        known.sendto(b"known 0", (h2.ip4, 9000))
+        assert sink.recv(100) == b"known 0"
+        ends = [bed.owner.directory / f"fn-{name}.sock" for name in ("i1", "i2")]
+        source = stack.enter_context(Function(ends[0], holds=["export"]))
+        taker = stack.enter_context(Function(ends[1]))
+        begun = platform.client.move("udp", "i2")
+        source.await_event("export")
+        for number in range(20):
+            for name, end in ((b"new", new), (b"known", known)):
+                end.sendto(b"%s %d" % (name, number + 1), (h2.ip4, 9000))
+        source.go()
+        got: dict[bytes, list[int]] = {b"new": [], b"known": []}
+        for _ in range(40):
+            which, index = sink.recv(100).split()
+            got[which].append(int(index))
+        assert got == {which: list(range(1, 21)) for which in got}
+        done = platform.client.wait(begun["id"])
+        assert (done["state"], done["lost_packets"], done["stray_packets"]) == ("done", 0, 0)
+        exported = next(event for event in source.heard if event["event"] == "export")
+        assert len(exported["flows"]) == 1
+        taker.await_event("released")
+        port = new.getsockname()[1]
+        flow = f"udp,nw_src={h1.ip4},nw_dst={h2.ip4},tp_src={port},tp_dst=9000"
+        with platform.agents["i2"].client() as agent:
+            owned = {one["flow"] for one in agent.flows(limit=100) if one["owned"]}
+        assert flow in owned
+
+
+def udp(address: str, port: int) -> socket.socket:
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.bind((address, port))
+    end.settimeout(20)
+    return end
 
 
 def test_called_off_while_the_state_is_on_its_way(testbed: Bed) -> None:
