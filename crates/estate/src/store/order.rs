@@ -30,18 +30,23 @@ impl Order {
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The greatest stamp that this thread has seen.
+    /// This thread has seen, or given, what `stamp` makes of the greatest stamp that it has seen. The
+    /// memory of a thread is looked up once: in a shared library that costs a call.
     #[inline]
-    pub fn seen(&self) -> Stamp {
-        let (store, stamp) = HERE.get();
-        if store == self.0 { stamp } else { self.come() }
+    pub fn sees(&self, stamp: impl FnOnce(Stamp) -> Stamp) -> Stamp {
+        HERE.with(|here| {
+            let (store, seen) = here.get();
+            let seen = if store == self.0 { seen } else { self.come() };
+            let stamp = stamp(seen);
+            here.set((self.0, stamp));
+            stamp
+        })
     }
 
     /// This thread has seen, or given, `stamp`.
     #[inline]
     pub fn saw(&self, stamp: Stamp) {
-        let seen = self.seen();
-        HERE.set((self.0, seen.max(stamp)));
+        self.sees(|seen| seen.max(stamp));
     }
 
     /// Comes here from another store.

@@ -428,9 +428,9 @@ impl Shard {
 /// The stamp after all that were given here, received, or seen by this thread.
 #[inline]
 fn next(last: &mut Stamp, shared: &Shared) -> Stamp {
-    let seen = shared.order.seen();
-    *last = seen.max(*last).max(shared.floor()).next();
-    shared.order.saw(*last);
+    *last = shared
+        .order
+        .sees(|seen| seen.max(*last).max(shared.floor()).next());
     *last
 }
 
