@@ -467,6 +467,20 @@ def test_restarted_before_the_turn_it_rolls_back() -> None:
     assert Turn() not in scene.actions
 
 
+def test_restarted_when_the_agents_have_gone_back_alone_it_turns_the_switches_back() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.tell(AbortRequested("by hand"))
+    scene = restart(scene)
+    for instance in (B, A):  # each remembers how its part ended
+        scene.say(instance, Command.ABORTED)
+    assert TurnBack((1,)) in scene.actions
+    scene.tell(TurnedBack((1,)))
+    scene.say(A, Command.ABORTED)
+    scene.run(30.0)
+    assert scene.end.state is HandoverState.ABORTED
+
+
 def status(scene: Scene, instance: int, step: str, flags: Flags = Flags.NONE) -> None:
     scene.say(instance, Command.STATUS, step=step, flags=flags)
 

@@ -258,7 +258,11 @@ class PartMachine(Duties):
             source = instance == self.part.source
             self._requests.drop("abort-source" if source else "abort-destination")
         elif instance == self.part.source:
-            self.offer(Cue.GIVEN_BACK, now)
+            # Or it has taken its flows back alone, and let them go: nobody led it for too long.
+            self.offer(Cue.GIVEN_BACK, now) or self.offer(Cue.REGAINED, now)
+        elif self.state is State.WITHDRAWING:
+            said = f"instance {instance} had given back already, while nobody led it"
+            self.die(instance, said, now)
 
     def _on_status(self, instance: int, message: Message, now: float) -> None:
         halted = self.state is State.HALTING and instance == self.part.source
