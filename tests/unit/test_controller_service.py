@@ -485,7 +485,7 @@ def test_flows_that_wait_for_a_marker_are_heard_first(run: Callable[[Case], None
         await settle()
         events = [one for one in Script.made[0].events if isinstance(one, Received)]
         assert [event.message.command for event in events] == [
-            Command.SEEN, Command.SEEN, Command.IMPORTED, Command.FENCED,
+            Command.FENCED, Command.SEEN, Command.SEEN, Command.IMPORTED,
         ]  # fmt: skip
 
     run(case)

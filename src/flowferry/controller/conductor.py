@@ -32,7 +32,8 @@ from flowferry.controller.strategies.base import (
     Turn,
     TurnBack,
 )
-from flowferry.wire import Command, Message, Side
+from flowferry.controller.turns import Turns
+from flowferry.wire import Message, Side
 
 LOG = logging.getLogger(__name__)
 #: Requests whose answers are still recognised.
@@ -82,8 +83,7 @@ class Conductor:
         self._telling: asyncio.TimerHandle | None = None
         self._told: HandoverState | None = None
         self._events: deque[Event] = deque()
-        #: What agents have said: flows that wait for a marker first, then the rest.
-        self._heard: tuple[deque[Received], deque[Received]] = (deque(), deque())
+        self._heard = Turns()
         self._listening = False
         #: Before the start, and while actions are carried out, events wait.
         self._busy = True
@@ -120,32 +120,27 @@ class Conductor:
 
         Events that come while actions are carried out wait their turn.
         """
-        for heard in self._heard:
-            self._events += heard
-            heard.clear()
+        while self._heard:
+            self._events.append(self._heard.take())
         self._take(event)
 
     def hear(self, event: Received) -> None:
-        """An agent has said something; taken in soon, one at a time.
-
-        Packets wait for each `SEEN`: it goes before all that is to be written down first.
-        """
+        """An agent has said something; taken in soon, one at a time, in its turn."""
         if event.message.in_reply_to is not None:
             asked = (event.instance, event.message.in_reply_to.sequence)
             event = Received(event.instance, event.message, self._requests.get(asked))
-        self._heard[event.message.command is not Command.SEEN].append(event)
+        self._heard.put(event)
         if not self._listening:
             self._listening = True
             self._loop.call_soon(self._listen)
 
     def _listen(self) -> None:
         """Take in one message; more may come in before the one behind it."""
-        first, rest = self._heard
-        self._listening = len(first) + len(rest) > 1
+        self._listening = len(self._heard) > 1
         if self._listening:
             self._loop.call_soon(self._listen)
-        if first or rest:
-            self._take((first or rest).popleft())
+        if self._heard:
+            self._take(self._heard.take())
 
     def _take(self, event: Event) -> None:
         if self.over:
