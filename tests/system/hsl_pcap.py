@@ -226,14 +226,17 @@ def judge_probe(records: Records, run: int, sent: Sequence[int]) -> Verdict:
 
 
 def tcp_packets(records: Records, port: int, *, to: bool) -> Numbers:
-    """Identity of each packet to (or from) a TCP port, in order: IP id, length, stream number."""
+    """Identity of each packet to (or from) a TCP port, in order: stream numbers, IP id, length.
+
+    Of a stream one way only the one or the other number grows, the IP id comes round soon.
+    """
     tcp = records.only(
         (records.number(12, 2) == 0x0800)
         & (records.number(23, 1) == 6)
         & (records.number(36 if to else 34, 2) == port)
     )
     return (
-        (tcp.number(38, 4) << np.uint64(32))
+        ((tcp.number(38, 4) + tcp.number(42, 4)) << np.uint64(32))
         | (tcp.number(18, 2) << np.uint64(16))
         | tcp.number(16, 2)
     )
