@@ -1,7 +1,7 @@
 """Whose turn it is of what agents have said: packets wait for some of it.
 
-What is to be written down first takes a controller up to a millisecond. Flows that wait for a
-marker, and the answers to markers, go before it, but not for ever.
+What is to be written down first waits for the disk. Flows that wait for a marker, and the answers
+to markers, go before it, but not for ever.
 """
 
 from collections import deque
