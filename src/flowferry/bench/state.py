@@ -274,22 +274,31 @@ def _each_ns(counter: estate.ItemHandle, usual: list[float], worst: list[float])
     worst.append(times[len(times) * 999 // 1000])
 
 
+#: Seconds after which a member that is not missed is a fault.
+GONE = 30.0
+
+
 def _failure(settings: Settings) -> Iterator[Case]:
     killed: list[float] = []
     stopped: list[float] = []
     for _ in range(min(settings.passes, 5)):
         with members(3) as others:
+            began = time.monotonic()
             with others.one_stopped():
-                stopped.append(_seconds_until_gone(others.es))
+                stopped.append(_gone_at(others.es) - began)
+            began = time.monotonic()
             others.kill_one()
-            killed.append(_seconds_until_gone(others.es))
+            killed.append(_gone_at(others.es) - began)
     yield judged("failure-killed", "a killed member is no member after", "s", killed, 1.0)
     arms = {"failure_after": [1.0] * len(stopped), "estate": stopped}
     yield case("failure-stopped", "a stopped member is no member after", "s", arms, None)
 
 
-def _seconds_until_gone(es: Estate) -> float:
-    began = time.monotonic()
+def _gone_at(es: Estate) -> float:
+    """When the third member is none any more, by `time.monotonic`."""
+    patience = time.monotonic() + GONE
     while len(es.members()) == 3:
+        if time.monotonic() > patience:
+            raise RuntimeError(f"a member that is gone is a member for {GONE:g} s")
         time.sleep(0.001)
-    return time.monotonic() - began
+    return time.monotonic()
