@@ -210,20 +210,55 @@ fn a_rule_does_not_take_the_flow_of_a_hold_that_ended() {
     assert_eq!(last, Some((behind.key, Some(Treatment::Pass))));
 }
 
-#[test]
-fn a_flow_that_another_hold_has_is_not_released() {
+/// Two holds of opposite directions: the key of a flow, which has none, fits both.
+fn of_both_directions() -> (Endpoint, Parsed, Vec<u8>) {
     let mut endpoint = Endpoint::new(1 << 20);
     let (packet, frame) = packet(1, Side::Upstream);
-    // The second match names the flow, too, if it came from the other end.
-    endpoint
-        .hold(1, spec(Role::Capture, "ip,nw_src=10.0.0.1", &[], &UP), 1)
-        .unwrap();
-    endpoint
-        .hold(2, spec(Role::Capture, "ip,nw_src=192.168.0.1", &[], &UP), 1)
-        .unwrap();
+    for (id, from) in [(1, "ip,nw_src=10.0.0.1"), (2, "ip,nw_src=192.168.0.1")] {
+        endpoint
+            .hold(id, spec(Role::Capture, from, &[], &UP), 1)
+            .unwrap();
+    }
+    endpoint.take_actions();
+    (endpoint, packet, frame)
+}
+
+#[test]
+fn a_flow_that_another_hold_has_is_not_released() {
+    let (mut endpoint, packet, frame) = of_both_directions();
     endpoint.on_frame(&packet, &frame, 2);
     endpoint.take_actions();
     assert!(endpoint.release_flow(2, packet.key).is_err());
     assert_eq!(endpoint.state(&packet.key), State::Held);
     assert!(endpoint.take_actions().is_empty());
+}
+
+#[test]
+fn a_flow_that_two_holds_name_is_released_only_once_it_has_come() {
+    let (mut endpoint, packet, frame) = of_both_directions();
+    for id in [1, 2] {
+        assert!(endpoint.release_flow(id, packet.key).is_err());
+        assert!(endpoint.release_side(id, packet.key).is_err());
+    }
+    assert!(endpoint.take_actions().is_empty());
+    endpoint.on_frame(&packet, &frame, 2);
+    assert!(endpoint.release_side(1, packet.key).is_ok());
+}
+
+#[test]
+fn no_hold_begins_over_a_flow_that_another_one_has_let_go() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    let (mine, others) = ("ip,nw_src=10.0.0.1", "ip,nw_src=192.168.0.1");
+    endpoint
+        .hold(1, spec(Role::Capture, mine, &[], &UP), 1)
+        .unwrap();
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.release_flow(1, packet.key).unwrap();
+    endpoint.take_actions();
+    let other = || spec(Role::Capture, others, &[], &UP);
+    assert!(endpoint.hold(2, other(), 3).is_err());
+    assert!(endpoint.take_actions().is_empty());
+    endpoint.release(1, 4).unwrap();
+    assert!(endpoint.hold(2, other(), 5).is_ok());
 }

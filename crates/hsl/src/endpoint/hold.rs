@@ -58,6 +58,12 @@ impl Spec {
         self.matching.covers(packet) && !self.except.iter().any(|except| except.covers(packet))
     }
 
+    /// Whether a flow belongs to it in one of its directions: its key, all that is known, has none.
+    pub(crate) fn may_name(&self, flow: &Key) -> bool {
+        let mut directions = [false, true].into_iter();
+        directions.any(|swapped| self.covers(&Parsed::flow(*flow, swapped)))
+    }
+
     /// Whether a flow belongs to it when all that is known is its key, which has no direction.
     pub(crate) fn names(&self, flow: &Key) -> bool {
         self.matching.covers_flow(flow)

@@ -6,7 +6,7 @@
 //! in front of every other one whose excepts would hide some of its claim.
 
 use super::{Action, Endpoint, Hold, HoldId, HoldState, Refusal, Spec, Treatment};
-use crate::key::Side;
+use crate::key::{Key, Side};
 use crate::matching::Match;
 
 /// Pieces that the search for a packet outside of all excepts may cut. It needs a few for each
@@ -25,7 +25,7 @@ impl Endpoint {
                     .any(|side| spec.sides.contains(side))
         });
         for other in beside {
-            if claims_meet(spec, &other.spec) {
+            if claims_meet(spec, &other.spec) || self.lets_go(other, spec) {
                 return Err(Refusal::Overlap {
                     new: spec.matching.to_string(),
                     old: other.spec.matching.to_string(),
@@ -40,6 +40,21 @@ impl Endpoint {
             }
         }
         Ok(())
+    }
+
+    /// Whether `hold` has let a flow go by itself that may be the other's: it is passed by its key,
+    /// which has no direction, ahead of all rules.
+    fn lets_go(&self, hold: &Hold, other: &Spec) -> bool {
+        let treated = self.treated.get(&hold.id).into_iter().flatten();
+        let mut passed = treated
+            .filter(|(key, treatment)| **treatment == Treatment::Pass && self.is_plain(key))
+            .map(|(key, _)| key);
+        passed.any(|key| other.sides.contains(&key.side()) && other.may_name(key))
+    }
+
+    /// Not the downstream face of a translated flow, whose own headers say nothing.
+    fn is_plain(&self, key: &Key) -> bool {
+        !self.aliased.contains_key(key)
     }
 
     pub(super) fn publish_rules(&mut self) {

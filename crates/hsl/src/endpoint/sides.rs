@@ -1,6 +1,8 @@
 //! Flows of a hold one by one: which have come, and which are let go while the hold lasts.
 
-use super::{Action, Endpoint, Event, HoldId, HoldState, Refusal, Role, Spec, State, Treatment};
+use super::{
+    Action, Endpoint, Event, Hold, HoldId, HoldState, Refusal, Role, Spec, State, Treatment,
+};
 use crate::key::{Key, Parsed, Side};
 
 impl Endpoint {
@@ -111,22 +113,33 @@ impl Endpoint {
         Ok(sides.iter().map(key_on).collect())
     }
 
+    /// Once a packet has come it is known whose the flow is. Its key alone has no direction: two
+    /// holds may name it, one for each, and then nobody can say whose flow was meant.
     fn check_named(&self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
         let holder = |key: &Key| self.flows.get(key).map(|flow| flow.hold);
-        // Once a packet has come it is known whose the flow is; its key alone has no direction.
-        let named = keys.iter().any(|key| holder(key) == Some(id))
-            || self
-                .holds
-                .get(&id)
-                .is_some_and(|hold| hold.spec.names(&upstream));
-        let anothers = |key: &Key| holder(key).is_some_and(|holder| holder != id);
-        if !named || keys.iter().any(anothers) {
+        let come = keys.iter().any(|key| holder(key) == Some(id));
+        let taken = |key: &Key| holder(key).is_some_and(|holder| holder != id);
+        let named = come || self.names(id, &upstream) && !self.anothers(id, &upstream, keys);
+        if !named || keys.iter().any(taken) {
             return Err(Refusal::NotOfHold {
                 flow: upstream,
                 hold: id,
             });
         }
         Ok(())
+    }
+
+    fn names(&self, id: HoldId, upstream: &Key) -> bool {
+        let hold = self.holds.get(&id);
+        hold.is_some_and(|hold| hold.spec.names(upstream))
+    }
+
+    /// Whether another hold in force may be for this flow, on one of the sides of `keys`.
+    fn anothers(&self, id: HoldId, upstream: &Key, keys: &[Key]) -> bool {
+        let on_a_side = |hold: &Hold| keys.iter().any(|key| hold.spec.sides.contains(&key.side()));
+        let others = self.holds.values();
+        let mut others = others.filter(|hold| hold.id != id && hold.state == HoldState::Holding);
+        others.any(|hold| on_a_side(hold) && hold.spec.may_name(upstream))
     }
 
     fn let_go(&mut self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
@@ -165,7 +178,7 @@ impl Endpoint {
             return;
         };
         let id = flow.hold;
-        let armed = |hold: &super::Hold| hold.spec.role == Role::Arm && hold.led;
+        let armed = |hold: &Hold| hold.spec.role == Role::Arm && hold.led;
         if !self.holds.get(&id).is_some_and(armed) {
             return;
         }

@@ -1,7 +1,7 @@
 //! Commands, and which of them must be refused.
 
-use flowferry_hsl::endpoint::{Endpoint, Hold, HoldId, HoldState, Refusal, Role, Spec};
-use flowferry_hsl::key::{Key, Side};
+use flowferry_hsl::endpoint::{Endpoint, Hold, HoldId, HoldState, Refusal, Role, Spec, State};
+use flowferry_hsl::key::{Key, Parsed, Side};
 
 use crate::checks::{covers, spec_covers};
 use crate::traffic::{FLOWS, matching};
@@ -38,9 +38,14 @@ impl World {
                 spec_covers(&other.spec, &packet) && spec_covers(&spec, &packet)
             })
         });
+        let confused = beside.iter().any(|other| {
+            let mut freed = self.freed.iter().filter(|(id, _)| *id == other.id);
+            freed.any(|(_, key)| sides.contains(&key.side()) && may_name(&spec, key))
+        });
         let time = self.time;
-        if fresh && !apart && !claimed_twice {
-            // Whether packets that are none of ours would be claimed twice is the endpoint's say.
+        if fresh && !claimed_twice && (!apart || confused) {
+            // Whether packets that are none of ours would be claimed twice, or what was let go by
+            // its key would be, is the endpoint's say.
             self.collect();
             let before = self.observe();
             let refused = self.endpoint.hold(id, spec, time).is_err();
@@ -60,13 +65,14 @@ impl World {
         let Some(hold) = self.endpoint.holds().find(|hold| hold.id == id) else {
             return self.command(false, |endpoint| endpoint.release_flow(id, upstream));
         };
-        let by_key = hold.spec.matching.covers_flow(&upstream)
-            && !hold
-                .spec
-                .except
-                .iter()
-                .any(|except| except.covers_flow(&upstream));
-        if by_key != covers(hold, &FLOWS[flow].parsed(Side::Upstream)) {
+        let by_key = names(&hold.spec, &upstream);
+        let anothers = self.endpoint.holds().any(|other| {
+            other.id != id && other.state == HoldState::Holding && may_name(&other.spec, &upstream)
+        });
+        // Taken before it was known by whose headers it goes.
+        let here = |key| self.endpoint.state(key) != State::Passing;
+        let taken = !by_key && (here(&upstream) || here(&downstream));
+        if anothers || taken || by_key != covers(hold, &FLOWS[flow].parsed(Side::Upstream)) {
             return Ok(()); // the key, free of direction, does not tell whose it is
         }
         let sides = hold.spec.sides.clone();
@@ -177,4 +183,15 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a hold may be for this flow, in one of its directions.
+fn may_name(spec: &Spec, flow: &Key) -> bool {
+    let mut directions = [false, true].into_iter();
+    directions.any(|swapped| spec_covers(spec, &Parsed::flow(*flow, swapped)))
+}
+
+/// Whether a hold is for this flow, of which no more than the key is known.
+fn names(spec: &Spec, flow: &Key) -> bool {
+    spec.matching.covers_flow(flow) && !spec.except.iter().any(|except| except.covers_flow(flow))
 }
