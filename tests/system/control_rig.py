@@ -8,11 +8,17 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+from markers import key_file
+
+from flowferry.hsl import Agent
+from flowferry.hsl.wiring import config_for
 from flowferry.testbed import Testbed, namespace
 from flowferry.wire import (
     Command,
@@ -34,6 +40,7 @@ PATIENCE = 10.0
 FINAL = 0xFFFF_FFFF
 DEVICES = {Side.UPSTREAM: "up", Side.DOWNSTREAM: "down"}
 SOURCE, DESTINATION = 1, 2
+HANDOVER = 0x0101
 
 
 class Hands:
@@ -169,3 +176,42 @@ def plain(command: Command, to: int, handover: int, flags: Flags = Flags.NONE) -
     """A command without fields, but for those it needs."""
     deadline = 2_000 if command is Command.FREEZE else None
     return Message(command=command, to=to, handover=handover, flags=flags, deadline_ms=deadline)
+
+
+class Pair:
+    """Two instances, their agents, and the hands of the test."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        bed: Testbed,
+        directory: Path,
+        fields: Mapping[int, Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Start the agents, with these further `fields`, by instance; None: it has no agent."""
+        self.bed = bed
+        file, self.keys = key_file(directory)
+        self.agents = {}
+        for one in bed.instances:
+            more = (fields or {}).get(one.id, {})
+            if more is not None:
+                listen = f"{one.mgmt_ip}:{PORT}"
+                config = config_for(bed, one.name, keys=[file], strays_listen=listen, **more)
+                self.agents[one.id] = stack.enter_context(Agent(config))
+        self.hands = Hands(bed, self.keys)
+        stack.callback(self.hands.close)
+
+    def status(self, instance: int) -> dict[str, Any]:
+        """What an agent says of itself."""
+        with self.agents[instance].client() as client:
+            return client.status()
+
+    def prepared(self, settling_ms: int = 60_000) -> Hands:
+        """A handover that is ready to be turned, and a flow that the source serves."""
+        self.hands.packet(SOURCE, 1)
+        self.hands.until(lambda: self.hands.passed[SOURCE] == [1], "packet through the source")
+        self.hands.ask(self.hands.prepare(DESTINATION, HANDOVER, settling_ms))
+        ack = self.hands.ask(self.hands.prepare(SOURCE, HANDOVER, settling_ms))
+        assert ack.flows is not None
+        assert len(ack.flows) == 1
+        return self.hands

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +17,11 @@ import numpy as np
 from hsl_pcap import Numbers, Records, Tcpdump, until
 
 from flowferry import probe
+from flowferry.controller import Platform
 from flowferry.testbed import Testbed
 
+#: Where adapters take state.
+STATE_PORT = 7200
 #: First octets of the probe's compact header: what is sent, and what is sent back.
 DATA, REPLY = 0xF1C0, 0xF1C1
 
@@ -236,3 +241,36 @@ class Function:
 
 
 Bed = Callable[..., Testbed]
+
+
+@contextmanager
+def adapters(platform: Platform, folder: Path, export: str, take: str) -> Iterator[None]:
+    """A hooks adapter beside each agent."""
+    bed, key = platform.bed, platform.keys[0]
+    running = []
+    try:
+        for one in bed.instances:
+            socket = bed.owner.directory / f"fn-{one.name}.sock"
+            words = [sys.executable, "-c", "from flowferry.cli import main; main()"]
+            words += ["hsl", "adapter", "--socket", str(socket), "--key", f"{key.id}:{key.file}"]
+            words += ["--listen", f"{one.mgmt_ip}:{STATE_PORT}", "--rate", "400"]
+            words += ["--export", export, "--import", take, "--staging", str(folder)]
+            tls = platform.agents[one.name].config.tls
+            if tls is not None:
+                words += ["--tls-ca", tls.ca, "--tls-certificate", tls.cert, "--tls-key", tls.key]
+            child = bed.popen(one.name, words, stderr=subprocess.PIPE, text=True)
+            running.append(child)
+            assert child.stderr is not None
+            assert child.stderr.readline() == "ready\n"
+        yield
+    finally:
+        for child in running:
+            child.terminate()
+            child.communicate(timeout=20)
+
+
+def clean(echo: Echo) -> None:
+    assert echo.sent["replies"] is not None
+    for account in (echo.there, echo.sent["replies"]):
+        figures = {k: account[k] for k in ("lost", "reordered", "duplicated", "unclassified")}
+        assert not any(figures.values()), figures

@@ -1,4 +1,4 @@
-"""The other end of an agent's stream of strays (crates/hsl/src/agent/strays.rs), for tests."""
+"""The other end of an agent's stream of strays (crates/hsl/src/agent/strays), for tests."""
 
 import contextlib
 import secrets

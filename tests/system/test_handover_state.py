@@ -3,50 +3,16 @@
 import hashlib
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from handover_rig import Bed, Echo, Function
+from handover_rig import Bed, Echo, Function, adapters, clean
 from hsl_pcap import until
 
 from flowferry.controller import Platform
 from flowferry.testbed import Testbed, namespace
 
 SETTLING = 400
-PORT = 7200
-
-
-@contextmanager
-def adapters(platform: Platform, folder: Path, export: str, take: str) -> Iterator[None]:
-    """A hooks adapter beside each agent."""
-    bed, key = platform.bed, platform.keys[0]
-    running = []
-    try:
-        for one in bed.instances:
-            socket = bed.owner.directory / f"fn-{one.name}.sock"
-            words = [sys.executable, "-c", "from flowferry.cli import main; main()"]
-            words += ["hsl", "adapter", "--socket", str(socket), "--key", f"{key.id}:{key.file}"]
-            words += ["--listen", f"{one.mgmt_ip}:{PORT}", "--rate", "400"]
-            words += ["--export", export, "--import", take, "--staging", str(folder)]
-            child = bed.popen(one.name, words, stderr=subprocess.PIPE, text=True)
-            running.append(child)
-            assert child.stderr is not None
-            assert child.stderr.readline() == "ready\n"
-        yield
-    finally:
-        for child in running:
-            child.terminate()
-            child.communicate(timeout=20)
-
-
-def clean(echo: Echo) -> None:
-    assert echo.sent["replies"] is not None
-    for account in (echo.there, echo.sent["replies"]):
-        figures = {k: account[k] for k in ("lost", "reordered", "duplicated", "unclassified")}
-        assert not any(figures.values()), figures
 
 
 def build(testbed: Bed) -> Testbed:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from flowferry.hsl import Tls
 from flowferry.hsl.adapters import ChannelError, Hooks, HooksAdapter, Settings, transfer
+from flowferry.testbed.certificates import Authority
 
 KEY = (1, bytes(range(32)))
 PATIENCE = 20.0
@@ -250,3 +252,54 @@ def test_an_agent_that_goes_ends_the_adapter_with_one_line(tmp_path: Path) -> No
             await it.tasks[0]
 
     play(tmp_path, scene)
+
+
+TAKEN = {"event": "import", "handover": 513, "flows": [], "peer": {"instance": 1, "address": "-:1"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "taker", "at_export", "at_import"),
+    [
+        ("instance-1", "instance-2", None, None),
+        ("instance-3", "instance-2", None, "with a certificate of instance-3"),
+        ("instance-1", "instance-3", "match", "no state has come"),
+        ("stranger", "instance-2", "does not believe our certificate", "no state has come"),
+        ("instance-1", "stranger", "certificate verify failed", "no state has come"),
+        (
+            "plain",
+            "instance-2",
+            "did not greet; see what it says there, perhaps that it wants TLS",
+            "no state has come",
+        ),
+        ("instance-1", "plain", "give both adapters --tls-ca", "no state has come"),
+    ],
+)
+def test_over_tls_state_goes_from_and_to_whom_the_agents_name_only(
+    tmp_path: Path, source: str, taker: str, at_export: str | None, at_import: str | None
+) -> None:
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+
+    def tls(name: str, instance: int) -> Tls | None:
+        if name == "plain":
+            return None
+        by = theirs if name == "stranger" else ours
+        own = by.issue(f"instance-{instance}" if name == "stranger" else name)
+        return Tls(own.cert, own.key, ours.ca)
+
+    async def scene(it: Stage) -> None:
+        one = await it.adapter(1, Hooks(export="echo state"), tls=tls(source, 1))
+        two = await it.adapter(2, Hooks(import_=f"cat > {tmp_path}/got"), tls=tls(taker, 2))
+        for step, end, said, what in (
+            (export(513), one, at_export, "export"),
+            (TAKEN, two, at_import, "import"),
+        ):
+            await end.say(**step)
+            answer = await end.hear()
+            if said is None:
+                assert answer == {"done": what, "handover": 513, "bytes": 6}
+            else:
+                assert answer["failed"] == what
+                assert said in answer["error"]
+
+    play(tmp_path, scene)
+    assert (tmp_path / "got").exists() is (at_import is None)

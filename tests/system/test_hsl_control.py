@@ -5,50 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from control_rig import DESTINATION, FINAL, PORT, SOURCE, Hands, plain
+from control_rig import DESTINATION, FINAL, HANDOVER, SOURCE, Hands, Pair, plain
 from hsl_pcap import until
-from markers import key_file
 
-from flowferry.hsl import Agent
-from flowferry.hsl.wiring import config_for
 from flowferry.testbed import Testbed
 from flowferry.wire import Command, Counter, Flags, KeyRing, Reason, Report, Sealer, Side
-
-HANDOVER = 0x0101
-
-
-class Pair:
-    """Two instances, their agents, and the hands of the test."""
-
-    def __init__(self, stack: ExitStack, bed: Testbed, directory: Path) -> None:
-        """Start the agents."""
-        file, keys = key_file(directory)
-        self.agents = {
-            one.id: stack.enter_context(
-                Agent(config_for(bed, one.name, keys=[file], strays_listen=f"{one.mgmt_ip}:{PORT}"))
-            )
-            for one in bed.instances
-        }
-        self.hands = Hands(bed, keys)
-        stack.callback(self.hands.close)
-
-    def status(self, instance: int) -> dict[str, Any]:
-        """What an agent says of itself."""
-        with self.agents[instance].client() as client:
-            return client.status()
-
-    def prepared(self, settling_ms: int = 60_000) -> Hands:
-        """A handover that is ready to be turned, and a flow that the source serves."""
-        self.hands.packet(SOURCE, 1)
-        self.hands.until(lambda: self.hands.passed[SOURCE] == [1], "packet through the source")
-        self.hands.ask(self.hands.prepare(DESTINATION, HANDOVER, settling_ms))
-        ack = self.hands.ask(self.hands.prepare(SOURCE, HANDOVER, settling_ms))
-        assert ack.flows is not None
-        assert len(ack.flows) == 1
-        return self.hands
 
 
 @pytest.fixture(params=["bridge", "forwarder"])

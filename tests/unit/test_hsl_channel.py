@@ -22,7 +22,12 @@ def test_a_full_line_is_read() -> None:
     }
     step = Step.parse(json.dumps(line))
     assert step == Step(
-        "export", 513, flows=("udp,10.0.0.1:5,10.0.0.2:6",), peer="172.31.0.2:7001", deadline_ms=800
+        "export",
+        513,
+        flows=("udp,10.0.0.1:5,10.0.0.2:6",),
+        peer="172.31.0.2:7001",
+        peer_instance=2,
+        deadline_ms=800,
     )
 
 

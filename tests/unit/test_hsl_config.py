@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowferry import _native
-from flowferry.hsl import Config, Instance, Interfaces, KeyFile
+from flowferry.hsl import Config, Instance, Interfaces, KeyFile, Tls
 from flowferry.hsl import config as configuration
 from flowferry.hsl.config import ConfigError
+from flowferry.testbed.certificates import Authority, Certificate
 
 PLAIN: dict[str, Any] = {
     "instance": {"name": "i1", "id": 1},
@@ -82,6 +83,7 @@ def test_schema_and_type_have_the_same_fields_and_defaults() -> None:
         (Instance, properties["instance"]),
         (Interfaces, properties["interfaces"]),
         (KeyFile, properties["keys"]["items"]),
+        (Tls, properties["tls"]),
     ):
         declared = {field.name: field for field in fields(kind)}
         assert set(declared) == set(schema["properties"])
@@ -109,6 +111,7 @@ def test_the_agent_takes_every_field_of_the_schema() -> None:
         netns="no-such-namespace",
         keys=[KeyFile(1, "/nowhere")],
         strays_listen="127.0.0.1:1",
+        tls=Tls("/nowhere", "/nowhere", "/nowhere"),
         failpoint="held+frame:kill",
     )
     with pytest.raises(RuntimeError, match="no-such-namespace"):
@@ -234,3 +237,60 @@ def test_anything_is_either_taken_or_explained(data: dict[str, Any]) -> None:
 def test_any_text_is_either_taken_or_explained(text: str) -> None:
     with pytest.raises(ConfigError):
         configuration.parse(text, "f")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+def with_tls(tmp_path: Path, own: Certificate, **other: str) -> dict[str, Any]:
+    """A configuration of instance 1 with TLS."""
+    key = tmp_path / "key"
+    key.write_text("5a" * 32 + "\n")
+    return PLAIN | {"keys": [{"id": 1, "file": str(key)}], "tls": vars(own) | other}
+
+
+def test_certificates_that_others_would_believe_are_taken(
+    tmp_path: Path, authority: Authority
+) -> None:
+    own = authority.issue("instance-1")
+    assert parse(with_tls(tmp_path, own)).tls == Tls(own.cert, own.key, own.ca)
+
+
+def test_every_certificate_that_others_would_refuse_is_told_with_its_field(
+    tmp_path: Path, authority: Authority
+) -> None:
+    own = authority.issue("instance-1")
+    other = authority.issue("instance-2")
+    old = authority.issue("instance-1", file="old", days=-1)
+    stranger = Authority(tmp_path / "theirs")
+    shared = tmp_path / "shared.key"
+    shared.write_text(Path(own.key).read_text())
+    shared.chmod(0o644)
+    no_key = tmp_path / "no.key"
+    no_key.write_text(Path(own.cert).read_text())
+    no_key.chmod(0o600)
+    for data, field, said in (
+        (with_tls(tmp_path, old), "cert", "it has expired; renew it"),
+        (with_tls(tmp_path, other), "cert", "it does not stand for instance-1"),
+        (with_tls(tmp_path, own, ca=stranger.ca), "cert", f"no authority in {stranger.ca}"),
+        (with_tls(tmp_path, own, key=other.key), "key", f"it is not the key of {own.cert}"),
+        (with_tls(tmp_path, own, key=str(shared)), "key", "others may use it (mode 644"),
+        (with_tls(tmp_path, own, key=str(no_key)), "key", "there is no private key in it"),
+        (with_tls(tmp_path, own, cert=own.key), "cert", "there is no certificate in it"),
+        (with_tls(tmp_path, own, cert="/nowhere/c"), "cert", "No such file"),
+        (with_tls(tmp_path, own, ca="/nowhere/c"), "ca", "No such file"),
+    ):
+        (problem,) = problems(data)
+        assert f"tls.{field}: '{data['tls'][field]}' cannot be used: " in problem
+        assert said in problem
+
+
+def test_tls_is_whole_and_needs_keys(tmp_path: Path, authority: Authority) -> None:
+    data = with_tls(tmp_path, authority.issue("instance-1"))
+    (problem,) = problems({k: v for k, v in data.items() if k != "keys"})
+    assert "tls: needs keys" in problem
+    del data["tls"]["ca"]
+    (problem,) = problems(data)
+    assert "tls.ca: is missing" in problem

@@ -25,9 +25,9 @@ def configuration() -> str:
     def add(properties: dict[str, Any], prefix: str, needed: list[str]) -> None:
         for name, field in properties.items():
             default = "needed" if name in needed else _default(field["default"])
-            if "properties" not in field:
+            if "properties" not in field or "default" in field:
                 rows.append(f"| `{prefix}{name}` | {default} | {field['description']} |")
-            else:
+            if "properties" in field:
                 add(field["properties"], f"{prefix}{name}.", field["required"])
             if "items" in field:
                 inner = field["items"]

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
+from flowferry.hsl import Tls
 from flowferry.hsl.adapters import ChannelError, Hooks, HooksAdapter, Settings
 from flowferry.hsl.config import key_file_problem
+
+PEM = click.Path(exists=True, dir_okay=False)
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -84,6 +87,9 @@ class Key(click.ParamType[tuple[int, bytes]]):
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Where state waits to be imported.  [default: temporary files]",
 )
+@click.option("--tls-ca", type=PEM, help="Who signs the other instances' certificates (PEM).")
+@click.option("--tls-certificate", type=PEM, help="This instance's, which stands for instance-N.")
+@click.option("--tls-key", type=PEM, help="The key to it.")
 def adapter(
     socket: Path,
     listen: tuple[str, int],
@@ -91,6 +97,9 @@ def adapter(
     rate: float | None,
     most_bytes: int,
     staging: Path | None,
+    tls_ca: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
     **hooks: str | None,
 ) -> None:
     """Move a function's state by shell hooks, beside its agent, until it is ended.
@@ -99,6 +108,11 @@ def adapter(
     Hooks find in their environment: FLOWFERRY_EVENT, FLOWFERRY_HANDOVER,
     FLOWFERRY_ROLE, FLOWFERRY_PEER, and FLOWFERRY_FLOWS, a file with a flow a line.
     """
+    tls = None
+    if tls_ca or tls_certificate or tls_key:
+        if not (tls_ca and tls_certificate and tls_key):
+            raise click.UsageError("--tls-ca, --tls-certificate and --tls-key go together")
+        tls = Tls(tls_certificate, tls_key, tls_ca)
     settings = Settings(
         socket=socket,
         listen=listen,
@@ -107,6 +121,7 @@ def adapter(
         bytes_per_second=None if rate is None else rate * 1e6 / 8,
         most_bytes=most_bytes,
         staging=staging,
+        tls=tls,
     )
     try:
         asyncio.run(_serve(HooksAdapter(settings)))

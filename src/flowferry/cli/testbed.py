@@ -83,6 +83,7 @@ def testbed() -> None:
     "--delay", type=float, default=0.0, help="Milliseconds added on each host's link, one way."
 )
 @click.option("--steering/--no-steering", help="Receive packet steering over all CPUs.")
+@click.option("--tls", is_flag=True, help="Certificates for all, and TLS between all.")
 @click.option(
     "--controller/--no-controller",
     default=True,
@@ -101,6 +102,8 @@ def up(name: str, controller: bool, as_json: bool, **options: Any) -> None:
             f"no handover support layer can stand before {options['function']}",
             "add --no-controller, or take another --function",
         )
+    if options["tls"] and not controller:
+        raise TestbedError("nothing would use certificates", "leave out --no-controller or --tls")
     description = bed.up(detach=True)
     if controller:
         description = _lead(bed)

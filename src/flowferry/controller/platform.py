@@ -11,7 +11,8 @@ import yaml
 from flowferry.controller import wiring
 from flowferry.controller.client import Client, ControllerError
 from flowferry.controller.daemon import Daemon
-from flowferry.hsl.agent import Agent, Config, KeyFile
+from flowferry.hsl.agent import Agent, Config, KeyFile, Tls
+from flowferry.hsl.certificates import name_of
 from flowferry.hsl.wiring import config_for as agent_config_for
 from flowferry.testbed import Testbed
 from flowferry.testbed.entries import COOKIE as STATIC
@@ -68,12 +69,19 @@ class Platform:
         fields: dict[str, Any] = {
             "keys": self.keys,
             "strays_listen": f"{one.mgmt_ip}:{wiring.STRAYS_PORT}",
+            **self._certificate(one.id),
             **common,
             **own.get(instance, {}),
         }
         if self._function_sockets:
             fields["function_socket"] = str(bed.owner.directory / f"fn-{instance}.sock")
         return agent_config_for(bed, instance, **fields)
+
+    def _certificate(self, number: int) -> dict[str, Any]:
+        if not self.bed.options.tls:
+            return {}
+        found = wiring.certificate_of(self.bed, name_of(number))
+        return {"tls": Tls(found.cert, found.key, found.ca)}
 
     def start_agent(self, instance: str) -> Agent:
         """Start the agent of an instance (again)."""
@@ -112,8 +120,12 @@ class Platform:
     def connect_switches(self, port: int) -> None:
         """Have the switches connect to this port of the controller's address."""
         bed = self.bed
+        protocol = "ssl" if bed.options.tls else "tcp"
         for switch in bed.switches.values():
-            target = f"tcp:{bed.controller_address}:{port}"
+            if bed.options.tls:
+                own = wiring.certificate_of(bed, wiring.SWITCHES)
+                bed.ovs_of(switch.name).set_certificate(own)
+            target = f"{protocol}:{bed.controller_address}:{port}"
             bed.ovs_of(switch.name).set_controller([switch], target)
 
     def _await_switches(self) -> None:

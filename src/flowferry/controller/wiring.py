@@ -11,7 +11,9 @@ from typing import Any
 
 from flowferry.controller.client import ControllerError
 from flowferry.hsl.agent import KeyFile
+from flowferry.hsl.certificates import name_of
 from flowferry.testbed import Testbed, links
+from flowferry.testbed.certificates import Authority, Certificate
 from flowferry.testbed.topology import Instance
 
 CONFIG, JOURNAL, URL, KEY = "controller.yaml", "controller.db", "controller.url", "control.key"
@@ -19,6 +21,8 @@ OPENFLOW_PORT = 6653
 #: Where an agent of the testbed takes strays, on its address of the management network.
 STRAYS_PORT = 7001
 KEY_ID = 1
+#: Folder of the run's certificates, and the names that are no instance's.
+CERTIFICATES, CONTROLLER, SWITCHES = "tls", "controller", "switches"
 
 
 def key_of(directory: Path) -> KeyFile:
@@ -30,12 +34,26 @@ def key_of(directory: Path) -> KeyFile:
     return KeyFile(KEY_ID, str(path))
 
 
+def certificate_of(bed: Testbed, name: str) -> Certificate:
+    """The run's certificate for a name; all are made, and their authority closed, at first."""
+    folder = bed.owner.directory / CERTIFICATES
+    if not folder.exists():
+        authority = Authority(folder)
+        for one in (CONTROLLER, SWITCHES, *(name_of(each.id) for each in bed.instances)):
+            authority.issue(one)
+        authority.close()
+    return Certificate(
+        str(folder / f"{name}.pem"), str(folder / f"{name}.key"), str(folder / "ca.pem")
+    )
+
+
 def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
     """What to write into the configuration file of a testbed's controller.
 
     `fields` are further fields of `flowferry.controller.config.Config`, `settling_ms` for instance.
     """
     directory = bed.owner.directory
+    tls = {"tls": vars(certificate_of(bed, CONTROLLER))} if bed.options.tls else {}
     ends = {switch.side: switch for switch in bed.switches.values()}
     key = key_of(directory)
     return {
@@ -43,6 +61,7 @@ def config_for(bed: Testbed, **fields: Any) -> dict[str, Any]:
         "openflow": {
             "listen": f"{bed.controller_address}:{OPENFLOW_PORT}",
             "netns": bed.namespaces["sw"],
+            **tls,
         },
         "rest": {"listen": f"127.0.0.1:{_free_port()}"},
         "journal": str(directory / JOURNAL),

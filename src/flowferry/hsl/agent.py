@@ -44,6 +44,15 @@ class KeyFile:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """PEM files: the instance's certificate and key, and who signs the other instances'."""
+
+    cert: str
+    key: str
+    ca: str
+
+
+@dataclass(frozen=True)
 class Config:
     """What an agent is told; docs/hsl.md describes each field."""
 
@@ -59,6 +68,7 @@ class Config:
     settle_us: int = 200
     keys: list[KeyFile] = field(default_factory=list)
     strays_listen: str | None = None
+    tls: Tls | None = None
     attach: Literal["auto", "filter"] = "auto"
     function_socket: str | None = None
     drain_quiet_us: int = 1000

@@ -18,7 +18,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from flowferry.hsl.agent import Config, Instance, Interfaces, KeyFile
+from flowferry.hsl import certificates
+from flowferry.hsl.agent import Config, Instance, Interfaces, KeyFile, Tls
 
 #: The shortest secret that signs control frames (docs/wire.md).
 SHORTEST_SECRET = 32
@@ -86,10 +87,12 @@ def parse(text: str, name: str) -> Config:
     if problems:
         raise ConfigError(problems)
     fields = dict(document.data)
+    tls = fields.pop("tls", None)
     return Config(
         instance=Instance(**fields.pop("instance")),
         interfaces=Interfaces(**fields.pop("interfaces")),
         keys=[KeyFile(**key) for key in fields.pop("keys", [])],
+        tls=None if tls is None else Tls(**tls),
         **fields,
     )
 
@@ -268,6 +271,8 @@ def _by_rules(document: Document) -> Iterator[Problem]:
             yield Problem(document.where(path), path[0], what, "use a port from 1 to 65535")
     yield from _sockets(document, data)
     yield from _keys(document, data.get("keys", []))
+    if data.get("tls") is not None:
+        yield from _tls(document, data)
 
 
 def _sockets(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
@@ -309,6 +314,19 @@ def _keys(document: Document, keys: Sequence[dict[str, Any]]) -> Iterator[Proble
             )
             what = f"{key['file']!r} {problem}"
             yield Problem(document.where(path), dotted(path), what, remedy)
+
+
+def _tls(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
+    if not data.get("keys"):
+        what = "needs keys: streams are for those only that have one"
+        yield Problem(document.where(["tls"]), "tls", what, "add 'keys', or remove it")
+    files, number = data["tls"], data["instance"]["id"]
+    found = certificates.problem(Tls(**files), number)
+    if found is not None:
+        field, why = found
+        path = ["tls", field]
+        what = f"{files[field]!r} cannot be used: {why}"
+        yield Problem(document.where(path), dotted(path), what, f"wanted: {_about(path)}")
 
 
 def key_file_problem(path: Path) -> str | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowferry.testbed.certificates import Certificate
 from flowferry.testbed.entries import Entry
 from flowferry.testbed.errors import TestbedError
 from flowferry.testbed.run import Run
@@ -154,6 +155,10 @@ class OpenVSwitch:
             f"cookie={cookie:#x}/-1",
         )
         self._tool(*words)
+
+    def set_certificate(self, own: Certificate) -> None:
+        """What all of its switches show to controllers, and whom they believe."""
+        self._vsctl("set-ssl", own.key, own.cert, own.ca)
 
     def set_controller(self, switches: Iterable[Switch], target: str) -> None:
         """Have switches connect to a controller (`tcp:ADDRESS:PORT`), and soon again if it goes."""

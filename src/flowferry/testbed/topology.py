@@ -48,6 +48,8 @@ class Options:
     steering: bool = False
     #: The switches have an Open vSwitch and a namespace each: one can fail without the other.
     apart: bool = False
+    #: Certificates for all, and TLS between agents and between switches and controller.
+    tls: bool = False
 
     def check(self) -> "Options":
         """Return self if it can be built. Raises `TestbedError` saying what to change."""

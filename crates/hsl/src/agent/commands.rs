@@ -249,7 +249,8 @@ impl Agent {
             .trust
             .as_mut()
             .ok_or("strays are sent only with `keys` configured")?;
-        let sender = strays::Sender::connect(address, &trust.keys, &mut trust.sealer)
+        let identity = self.peers.identity.as_ref();
+        let sender = strays::Sender::connect(address, identity, &trust.keys, &mut trust.sealer)
             .map_err(|error| format!("cannot send strays to {address}: {error}"))?;
         self.peers.senders.insert(address.to_owned(), sender);
         Ok(())
@@ -324,6 +325,7 @@ impl Agent {
                     opener.rejected().collect::<std::collections::BTreeMap<_, _>>()
                 }),
             },
+            "streams": self.peers.figures(),
             "transitions": self
                 .endpoint
                 .tally()

@@ -162,7 +162,8 @@ impl Agent {
             let why = "streams need `keys`".to_owned();
             return self.feed(Input::Unreachable { peer, why });
         }
-        match Sender::dial(peer, now()) {
+        let expected = self.handovers.instance_at(peer);
+        match Sender::dial(peer, expected, self.peers.identity.as_ref(), now()) {
             Ok(sender) => drop(self.peers.senders.insert(address, sender)),
             Err(error) => {
                 let why = error.to_string();

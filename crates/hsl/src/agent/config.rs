@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use flowferry_tls::{Files, Identity, TlsError, UnixTime};
 use serde::Deserialize;
 
+use super::strays::certificate_name;
 use crate::shim::Attachment;
 use crate::shim::bpf::Interfaces;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub keys: Vec<KeyFile>,
     /// Address and port where strays of other instances are taken in (needs `keys`).
     pub strays_listen: Option<String>,
+    /// With it, streams to and from other agents go over TLS (needs `keys`).
+    pub tls: Option<Tls>,
     /// Where the function, or an adapter for it, connects to take part in handovers.
     pub function_socket: Option<PathBuf>,
     /// How long a function behind the veth shim may take over its last packets.
@@ -101,6 +105,33 @@ pub struct KeyFile {
     pub id: u16,
     /// File with the secret in hexadecimal digits.
     pub file: PathBuf,
+}
+
+/// Certificates, in PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The instance's certificate; it stands for `instance-N`, N being the instance's `id`.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs the other instances' certificates.
+    pub ca: PathBuf,
+}
+
+impl Tls {
+    /// Who that is to others. All that they would refuse it for, were it `instance`, is found now.
+    pub fn identity(&self, instance: Option<u32>) -> Result<Identity, TlsError> {
+        let identity = Identity::load(&Files {
+            ca: self.ca.clone(),
+            certificate: self.cert.clone(),
+            key: self.key.clone(),
+        })?;
+        if let Some(instance) = instance {
+            identity.check(&certificate_name(instance), UnixTime::now())?;
+        }
+        Ok(identity)
+    }
 }
 
 impl Config {

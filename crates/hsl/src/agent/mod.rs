@@ -8,7 +8,6 @@ pub mod api;
 mod commands;
 mod conduct;
 pub mod config;
-mod dial;
 mod error;
 mod failpoint;
 mod flush;
@@ -50,6 +49,7 @@ use lines::Lines;
 use peers::Peers;
 use radio::Radio;
 use start::{enter, keep_only_needed_rights, prefer_this_thread};
+pub use strays::certificate_name;
 
 /// How often the agent looks whether its interfaces and its namespace are still there.
 const INSPECTION_NS: u64 = 500_000_000;

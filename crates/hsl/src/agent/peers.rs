@@ -1,9 +1,10 @@
 //! Strays to and from other agents.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
 
-use serde_json::json;
+use flowferry_tls::Identity;
+use serde_json::{Value, json};
 
 use super::start::random;
 use super::{Agent, AgentError, now, strays};
@@ -15,13 +16,52 @@ use crate::shim::tap::VNET_HEADER;
 /// Connections that have not proven themselves, and connections in all.
 const STRANGERS: usize = 16;
 const TAKERS: usize = 256;
+/// Between two lines in the log about connections that were turned away.
+const BETWEEN_LINES_NS: u64 = 1_000_000_000;
 
 /// The agent's ends of the stray streams.
 pub(super) struct Peers {
     pub(super) listener: Option<TcpListener>,
+    /// Our certificate and whom we believe; streams are plain without.
+    pub(super) identity: Option<Identity>,
     pub(super) takers: Vec<strays::Taker>,
     pub(super) senders: HashMap<String, strays::Sender>,
     pub(super) of_hold: HashMap<HoldId, String>,
+    pub(super) refusals: Refusals,
+}
+
+/// Connections that were turned away.
+#[derive(Default)]
+pub(super) struct Refusals {
+    count: u64,
+    last: Option<String>,
+    /// When the log was last told of one; others come too often to be written down each.
+    logged_ns: Option<u64>,
+}
+
+impl Refusals {
+    fn add(&mut self, line: String, now: u64) {
+        self.count += 1;
+        let often = |logged| now.saturating_sub(logged) < BETWEEN_LINES_NS;
+        if !self.logged_ns.is_some_and(often) {
+            self.logged_ns = Some(now);
+            eprintln!("flowferry hsl: {line}");
+        }
+        self.last = Some(line);
+    }
+}
+
+impl Peers {
+    /// What a status says of streams.
+    pub(super) fn figures(&self) -> Value {
+        json!({
+            "tls": self.identity.is_some(),
+            "from": self.takers.iter().filter_map(strays::Taker::from).collect::<BTreeSet<_>>(),
+            "to": self.senders.values().filter(|sender| sender.is_ready()).count(),
+            "turned_away": self.refusals.count,
+            "turned_away_last": self.refusals.last,
+        })
+    }
 }
 
 impl Agent {
@@ -85,7 +125,7 @@ impl Agent {
         let Some(listener) = &self.peers.listener else {
             return;
         };
-        while let Ok((stream, _)) = listener.accept() {
+        while let Ok((stream, from)) = listener.accept() {
             let strangers = self
                 .peers
                 .takers
@@ -93,13 +133,15 @@ impl Agent {
                 .filter(|taker| !taker.is_trusted())
                 .count();
             if strangers >= STRANGERS || self.peers.takers.len() >= TAKERS {
-                continue; // closed at once
+                let line = format!("a stream from {from} turned away: there are too many");
+                self.peers.refusals.add(line, now());
+                continue;
             }
             let Ok(number) = random().map(u64::from_ne_bytes) else {
                 continue;
             };
-            if let Ok(taker) = strays::Taker::greet(stream, self.config.instance.id, number, now())
-            {
+            let (identity, own) = (self.peers.identity.as_ref(), self.config.instance.id);
+            if let Ok(taker) = strays::Taker::greet(stream, from, identity, own, number, now()) {
                 self.peers.takers.push(taker);
             }
         }
@@ -114,9 +156,17 @@ impl Agent {
         let mut arrived = Vec::new();
         let mut gone = Vec::new();
         self.peers.takers.retain_mut(|taker| {
-            let Ok(received) = taker.receive(&trust.keys, &mut trust.streams, time) else {
-                gone.extend(taker.from());
-                return false;
+            let received = match taker.receive(&trust.keys, &mut trust.streams, time) {
+                Ok(received) => received,
+                Err(error) => {
+                    gone.extend(taker.from());
+                    if !taker.is_trusted() {
+                        let from = taker.address();
+                        let line = format!("a stream from {from} turned away: {error}");
+                        self.peers.refusals.add(line, time);
+                    }
+                    return false;
+                }
             };
             let from = taker.from().unwrap_or_default();
             arrived.extend(received.into_iter().map(|one| (from, one)));

@@ -6,7 +6,9 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
+use flowferry_tls::Identity;
 use flowferry_wire::{KeyRing, Opener, Sealer};
 use nix::sched::sched_getaffinity;
 use nix::time::{ClockId, clock_gettime};
@@ -17,7 +19,7 @@ use super::config::{Config, Kind};
 use super::error::{AgentError, system};
 use super::failpoint::{self, Failpoint};
 use super::flush::Flushes;
-use super::peers::Peers;
+use super::peers::{Peers, Refusals};
 use super::radio::Radio;
 use super::{Agent, Flight, Trust, function, identity, now};
 use crate::endpoint::Endpoint;
@@ -42,9 +44,11 @@ impl Agent {
         let keys = read_keys(&config)?;
         let peers = Peers {
             listener: listen_for_strays(&config, keys.is_some())?,
+            identity: read_certificates(&config)?,
             takers: Vec::new(),
             senders: HashMap::new(),
             of_hold: HashMap::new(),
+            refusals: Refusals::default(),
         };
         let radio = match keys {
             Some(_) => Some(open_radio(&config)?),
@@ -169,13 +173,7 @@ fn read_keys(config: &Config) -> Result<Option<KeyRing>, AgentError> {
     for file in &config.keys {
         let path = file.file.display();
         let unreadable = || system(format!("cannot read the key {path}"));
-        let mode = fs::metadata(&file.file).map_err(unreadable())?.mode();
-        if mode & 0o077 != 0 {
-            return Err(AgentError::Config(format!(
-                "others may use the key {path} (mode {:o}); `chmod 600 {path}`",
-                mode & 0o777
-            )));
-        }
+        refuse_if_shared(&file.file)?;
         let text = fs::read_to_string(&file.file).map_err(unreadable())?;
         let digits = text.trim();
         let bytes = (0..digits.len())
@@ -192,6 +190,32 @@ fn read_keys(config: &Config) -> Result<Option<KeyRing>, AgentError> {
         }
     }
     Ok(ring)
+}
+
+/// A secret belongs to its owner alone.
+fn refuse_if_shared(file: &Path) -> Result<(), AgentError> {
+    let path = file.display();
+    let mode = fs::metadata(file)
+        .map_err(system(format!("cannot read the key {path}")))?
+        .mode();
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(AgentError::Config(format!(
+            "others may use the key {path} (mode {:o}); `chmod 600 {path}`",
+            mode & 0o777
+        ))),
+    }
+}
+
+/// Who we are to other agents, if streams go over TLS; all that they would refuse is said now.
+fn read_certificates(config: &Config) -> Result<Option<Identity>, AgentError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    refuse_if_shared(&tls.key)?;
+    tls.identity(Some(config.instance.id))
+        .map(Some)
+        .map_err(|error| AgentError::Config(error.to_string()))
 }
 
 /// What the handovers are told; the epoch follows when it has begun.
@@ -216,7 +240,7 @@ fn open_radio(config: &Config) -> Result<Radio, AgentError> {
     )))
 }
 
-pub(super) fn listen(path: &std::path::Path) -> Result<UnixListener, AgentError> {
+pub(super) fn listen(path: &Path) -> Result<UnixListener, AgentError> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(AgentError::Config(format!(
             "another agent answers on {}; stop it first, or choose another `socket`",

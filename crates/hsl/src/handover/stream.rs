@@ -144,6 +144,14 @@ impl Handovers {
         }
     }
 
+    /// Which instance is to be found at `peer`, as the latest part that names it says.
+    pub fn instance_at(&self, peer: SocketAddr) -> Option<u32> {
+        let mut others = self.parts.values().rev().map(super::Part::other);
+        others
+            .find(|other| other.address == peer)
+            .map(|other| other.instance)
+    }
+
     fn parts_with(&self, peer: SocketAddr) -> Vec<HoldId> {
         let with = |part: &&super::Part| part.other().address == peer;
         self.parts

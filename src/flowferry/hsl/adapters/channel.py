@@ -33,6 +33,8 @@ class Step:
     flows: tuple[str, ...] = ()
     #: `host:port` of the other instance's agent.
     peer: str | None = None
+    #: Number of that instance.
+    peer_instance: int | None = None
     #: Milliseconds in which an answer must have come.
     deadline_ms: int | None = None
     #: What is asked for, and what the answer has to quote, for `flows`.
@@ -60,6 +62,7 @@ class Step:
                 role=_text(found, "role"),
                 flows=_texts(found, "flows"),
                 peer=_peer(found.get("peer")),
+                peer_instance=_number(found.get("peer") or {}, "instance") or None,
                 deadline_ms=_number(found, "deadline_ms") or None,
                 match=_text(found, "match"),
                 request=_number(found, "request"),

@@ -13,8 +13,10 @@ itself, so that a long export holds up no other handover.
 """
 
 import asyncio
+import logging
 import os
 import signal
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, suppress
@@ -23,9 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from flowferry.hsl import certificates
 from flowferry.hsl.adapters import channel, transfer
 from flowferry.hsl.adapters.channel import ChannelError, Step
 from flowferry.hsl.adapters.transfer import TransferError
+from flowferry.hsl.agent import Tls
+
+LOG = logging.getLogger(__name__)
 
 #: Seconds that a hook which only hears of a step may take.
 NOTICE_PATIENCE = 10.0
@@ -72,6 +78,8 @@ class Settings:
     most_bytes: int = 1 << 30
     #: Where state waits; the system's directory for temporary files by default.
     staging: Path | None = None
+    #: With it, state goes over TLS; all adapters of a deployment have it, or none.
+    tls: Tls | None = None
     name: str = "hooks"
 
 
@@ -83,6 +91,8 @@ class _HookError(Exception):
 class _Staged:
     file: IO[bytes]
     size: int
+    #: Whom the sender's certificate stands for; None without TLS.
+    sender: frozenset[str] | None
 
 
 @dataclass
@@ -95,10 +105,19 @@ class HooksAdapter:
     _last: dict[int, "asyncio.Task[None]"] = field(default_factory=dict)
     #: Handovers that are over, the latest last: state that comes late for them is not taken.
     _ended: dict[int, None] = field(default_factory=dict)
+    #: How to encrypt, for either end.
+    _dialling: ssl.SSLContext | None = None
+    _taking: ssl.SSLContext | None = None
 
     async def run(self, ready: "asyncio.Event | None" = None) -> None:
         """Serve the agent. Raises `ChannelError` when it cannot be reached or has gone."""
         settings = self.settings
+        if settings.tls is not None:
+            try:
+                self._dialling = certificates.context(settings.tls, dialling=True)
+                self._taking = certificates.context(settings.tls, dialling=False)
+            except (ValueError, OSError) as error:
+                raise ChannelError(str(error)) from None
         try:
             server = await asyncio.start_server(self._take, *settings.listen)
         except OSError as error:
@@ -195,7 +214,15 @@ class HooksAdapter:
             self._exported(step),
             key=(number, secret),
             bytes_per_second=self.settings.bytes_per_second,
+            tls=self._security(step),
         )
+
+    def _security(self, step: Step) -> tuple[ssl.SSLContext, str] | None:
+        if self._dialling is None:
+            return None
+        if step.peer_instance is None:
+            raise TransferError("the agent does not name the peer's instance; update the agent")
+        return self._dialling, certificates.name_of(step.peer_instance)
 
     async def _exported(self, step: Step) -> AsyncIterator[bytes]:
         command = self.settings.hooks.export
@@ -213,6 +240,15 @@ class HooksAdapter:
             raise TransferError(
                 f"no state has come for handover {step.handover}; look at the source's adapter"
             )
+        if staged.sender is not None:
+            name = certificates.name_of(step.peer_instance or 0)
+            if name not in staged.sender:
+                staged.file.close()
+                who = ", ".join(sorted(staged.sender)) or "nobody"
+                raise TransferError(
+                    f"the state of {name} came with a certificate of {who}; "
+                    "look at --tls-certificate there"
+                )
         with staged.file as file:
             command = self.settings.hooks.import_
             if command is not None:
@@ -231,17 +267,30 @@ class HooksAdapter:
             given_up.enter_context(
                 suppress(TransferError, TimeoutError, asyncio.IncompleteReadError, OSError)
             )
+            names = await self._encrypt(writer)
             incoming = transfer.Incoming(reader, writer)
             handover = await incoming.greet(self.settings.keys)
             if handover in self._ended:
                 raise TransferError(f"handover {handover} is over")
             size = await incoming.take(file, self.settings.most_bytes)
             self._drop(handover)  # sent again: the newer counts
-            self._staged[handover] = _Staged(file, size)
+            self._staged[handover] = _Staged(file, size, names)
             given_up.pop_all()
             with suppress(TimeoutError, OSError):
                 await incoming.confirm(size)
             writer.close()
+
+    async def _encrypt(self, writer: asyncio.StreamWriter) -> frozenset[str] | None:
+        """Agree on TLS, where it is wanted; whom the sender's certificate stands for."""
+        if self._taking is None:
+            return None
+        try:
+            await writer.start_tls(self._taking, ssl_handshake_timeout=transfer.HANDSHAKE)
+        except OSError as error:
+            host, *_ = writer.get_extra_info("peername") or ("somebody",)
+            LOG.warning("state from %s turned away: %s; %s", host, error, transfer.SAME)
+            raise
+        return certificates.shown(writer.get_extra_info("ssl_object"))
 
     def _end(self, handover: int) -> None:
         self._drop(handover)

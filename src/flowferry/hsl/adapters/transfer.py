@@ -6,14 +6,16 @@
     taker   bytes taken(8)  tag(16)
 
 Numbers are big-endian. A tag is HMAC-SHA-256, cut to 16 bytes, over both nonces, a counter of
-tags and what it follows, so that nothing can be forged, replayed, left out or put in (RFC 2104). It
-is not encrypted: it belongs on a management network.
+tags and what it follows, so that nothing can be forged, replayed, left out or put in (RFC 2104).
+It may go over TLS, where the certificates tell the instances apart; without, it is not encrypted
+and belongs on a management network.
 """
 
 import asyncio
 import hashlib
 import hmac
 import secrets
+import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import IO
@@ -28,6 +30,9 @@ LENGTH = struct.Struct(">I")
 TAKEN = struct.Struct(">Q")
 #: Seconds that the other end may be silent.
 PATIENCE = 10.0
+#: Seconds for the handshakes of TLS.
+HANDSHAKE = 3.0
+SAME = "give both adapters --tls-ca, --tls-certificate and --tls-key, or neither"
 
 
 class TransferError(Exception):
@@ -84,18 +89,29 @@ async def send(
     *,
     key: tuple[int, bytes],
     bytes_per_second: float | None = None,
+    tls: tuple[ssl.SSLContext, str] | None = None,
 ) -> int:
     """Send the state of a handover to the adapter at `host`; the number of bytes it has taken.
 
-    `key` is a key's number and secret. Raises `TransferError`.
+    `key` is a key's number and secret; `tls` is how to encrypt, and the name that the other end's
+    certificate has to stand for. Raises `TransferError`.
     """
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError) as error:
+            if tls is not None:
+                context, name = tls
+                await writer.start_tls(
+                    context, server_hostname=name, ssl_handshake_timeout=HANDSHAKE
+                )
+    except (ssl.SSLError, ConnectionError) as error:
+        if tls is None or isinstance(error, ConnectionRefusedError):
+            raise _nobody(host, port, error) from None
         raise TransferError(
-            f"no adapter answers on {host}:{port} ({error or 'too late'}); start it there"
+            f"the adapter on {host}:{port} cannot be talked to by TLS ({error}); {SAME}"
         ) from None
+    except (OSError, TimeoutError) as error:
+        raise _nobody(host, port, error) from None
     try:
         return await _send(reader, writer, handover, state, key, bytes_per_second)
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
@@ -108,6 +124,16 @@ async def send(
         writer.close()
 
 
+def _nobody(host: str, port: int, error: Exception) -> TransferError:
+    return TransferError(
+        f"no adapter answers on {host}:{port} ({error or 'too late'}); start it there"
+    )
+
+
+def _is_encrypted(writer: asyncio.StreamWriter) -> bool:
+    return writer.get_extra_info("ssl_object") is not None
+
+
 async def _send(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -117,8 +143,15 @@ async def _send(
     bytes_per_second: float | None,
 ) -> int:
     clock = asyncio.get_running_loop().time
-    async with asyncio.timeout(PATIENCE):
-        greeting = await reader.readexactly(len(MAGIC) + 1 + NONCE)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            greeting = await reader.readexactly(len(MAGIC) + 1 + NONCE)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        # asyncio closes such a connection without the alert that would say more.
+        what = "does not believe our certificate" if _is_encrypted(writer) else f"wants TLS; {SAME}"
+        raise TransferError(
+            f"the other end did not greet; see what it says there, perhaps that it {what}"
+        ) from None
     if greeting[:5] != MAGIC + bytes([VERSION]):
         raise TransferError("the other end is no adapter of this version; update both")
     own = secrets.token_bytes(NONCE)

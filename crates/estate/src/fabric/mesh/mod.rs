@@ -126,7 +126,7 @@ impl Mesh {
             .iter()
             .map(|peer| resolve(peer))
             .collect::<Result<Vec<_>, _>>()?;
-        let identity = options.tls.as_ref().map(tls::Identity::load).transpose()?;
+        let identity = options.tls.as_ref().map(tls::load).transpose()?;
         let system = |what| {
             let node = options.node.name.to_string();
             move |why: std::io::Error| FabricError::System {

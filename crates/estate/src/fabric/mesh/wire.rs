@@ -35,7 +35,7 @@ use super::book::Book;
 use super::connection::{Connection, Stage};
 use super::frame::{FRAME_MAX, Frame, GREETING_MAX};
 use super::link::{Link, READ_AT_ONCE, Reading};
-use super::tls::Identity;
+use super::tls::{self, Identity};
 use super::{FabricError, Listener, NodeId, Order, Shared};
 use crate::fabric::Why;
 
@@ -231,7 +231,7 @@ impl Wire {
                 .values()
                 .filter(|c| c.is_stranger())
                 .count();
-            let tls = self.identity.as_ref().map(Identity::accept).transpose();
+            let tls = self.identity.as_ref().map(tls::accept).transpose();
             match tls {
                 Ok(tls) if strangers < STRANGERS_MAX => {
                     let _ = self.register(stream, tls, None);
@@ -244,7 +244,7 @@ impl Wire {
     }
 
     fn dial(&mut self, address: SocketAddr) -> io::Result<()> {
-        let tls = self.identity.as_ref().map(Identity::dial).transpose();
+        let tls = self.identity.as_ref().map(tls::dial).transpose();
         let tls = tls.map_err(io::Error::other)?;
         self.register(TcpStream::connect(address)?, tls, Some(address))
     }
