@@ -13,9 +13,10 @@
  * Additions are plain: where two CPUs handle one flow at once a few packets may go
  * uncounted, and nothing that must be exact is counted here.
  */
-static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, __u64 now, __u32 bytes,
+static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, __u64 tick, __u32 bytes,
 				   __u64 swapped)
 {
+	__u64 now = bpf_ktime_get_coarse_ns();
 	struct ff_flow *flow;
 
 	if (!key || !slot)
@@ -39,30 +40,36 @@ static __noinline int account_tick(struct ff_key *key, struct ff_recent *slot, _
 	slot->key = *key;
 	slot->packets = 0;
 	slot->bytes = 0;
-	slot->tick_ns = now;
+	slot->tick = tick;
 	return 0;
+}
+
+/* Each field is read no wider than the parser wrote it: a load across several fresh stores has to
+ * wait until they have reached the cache. */
+static __always_inline int same(struct ff_key *a, struct ff_key *b)
+{
+	__u64 *x = (__u64 *)a, *y = (__u64 *)b;
+
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) |
+		 (*ff_both_ports(a) ^ *ff_both_ports(b)) | (a->vlan[0] ^ b->vlan[0]) |
+		 (a->vlan[1] ^ b->vlan[1]) | (a->proto ^ b->proto) | (a->kind ^ b->kind) |
+		 (a->side ^ b->side));
 }
 
 static __always_inline void account(struct __sk_buff *skb, struct ff_parsed *p)
 {
 	struct ff_key *key = &p->key;
-	__u64 now = bpf_ktime_get_coarse_ns(), different = 0, *word = (__u64 *)key, *other;
 	__u32 *half = (__u32 *)key, at;
+	__u64 tick = bpf_jiffies64();
 	struct ff_recent *slot;
-	int w;
 
 	at = (half[0] ^ half[3] ^ half[4] ^ half[7]) * 0x9e3779b1 ^ half[8] * 0x85ebca6b;
-	at = at >> (32 - FF_RECENT_BITS) | (ff_side & 1) << FF_RECENT_BITS;
+	at = at >> (32 - FF_RECENT_BITS) | FF_SIDE << FF_RECENT_BITS;
 	slot = bpf_map_lookup_elem(&ff_recent, &at);
 	if (!slot)
 		return;
-	other = (__u64 *)&slot->key;
-#pragma unroll
-	for (w = 0; w < (int)sizeof(struct ff_key) / 8; w++)
-		different |= word[w] ^ other[w];
-	different |= half[10] ^ ((__u32 *)other)[10];
-	if (different || slot->tick_ns != now) {
-		account_tick(key, slot, now, skb->len, p->swapped);
+	if (slot->tick != tick || !same(key, &slot->key)) {
+		account_tick(key, slot, tick, skb->len, p->swapped);
 		return;
 	}
 	slot->packets++;

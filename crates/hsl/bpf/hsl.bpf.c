@@ -39,7 +39,7 @@ static __always_inline struct ff_control *control_page(void)
 
 static __always_inline struct ff_port *port_of(struct ff_control *ctl)
 {
-	return &ctl->port[ff_side & 1];
+	return &ctl->port[FF_SIDE];
 }
 
 static __always_inline int deliver(struct ff_port *port)
@@ -92,7 +92,7 @@ static __always_inline __u32 classify(struct ff_port *port, struct ff_parsed *p)
 {
 	__u32 rules = *(volatile __u32 *)&port->rules, bank = rules >> 16;
 	struct classify c = { .headers = p->key, .mode = FF_PASS, .rules = rules & 0xffff,
-			      .at = ((ff_side & 1) * FF_BANKS + bank) * FF_RULES };
+			      .at = (FF_SIDE * FF_BANKS + bank) * FF_RULES };
 
 	if (!c.rules)
 		return FF_PASS;
@@ -232,11 +232,23 @@ static __always_inline int control_frame(struct __sk_buff *skb, struct ff_contro
 	return TC_ACT_SHOT;
 }
 
+static __noinline int parse_pulled(struct __sk_buff *skb, struct ff_parsed *p)
+{
+	if (!p)
+		return -1;
+	bpf_skb_pull_data(skb, skb->len < FF_HEADERS ? skb->len : FF_HEADERS);
+	return ff_parse(skb, FF_SIDE, p);
+}
+
+/* Most packets in pieces have the headers that matter in the first. Pulling in more copies, and of
+ * a packet that its sender keeps for a retransmission, the whole head. */
 static __always_inline int parse(struct __sk_buff *skb, struct ff_parsed *p)
 {
-	if (skb->data_end - skb->data < FF_HEADERS && skb->data_end - skb->data < skb->len)
-		bpf_skb_pull_data(skb, skb->len < FF_HEADERS ? skb->len : FF_HEADERS);
-	return ff_parse(skb, ff_side, p);
+	int broken = ff_parse(skb, FF_SIDE, p);
+
+	if (!broken && p->cut && skb->data_end - skb->data < skb->len)
+		broken = parse_pulled(skb, p);
+	return broken;
 }
 
 SEC("classifier")

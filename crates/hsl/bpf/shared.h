@@ -68,7 +68,7 @@ struct ff_recent {
 	struct ff_key key;
 	__u32 packets;
 	__u64 bytes;
-	__u64 tick_ns;
+	__u64 tick;       /* in jiffies: to read that takes no call, as a clock does */
 };
 
 /* Written by the agent alone. */

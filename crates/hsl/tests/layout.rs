@@ -10,7 +10,7 @@ use flowferry_hsl::shim::shared::{
     Control, Count, Counters, Flow, FlowMode, Mode, Port, RULES_PER_SIDE, Recent, Rule, Write,
 };
 
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hsl0.bpf.o"));
 static HEADER: &str = include_str!("../bpf/shared.h");
 
 /// (offset, size) of every field by its name, and the size of the whole.
@@ -158,7 +158,7 @@ fn structs_are_the_same_in_rust_and_in_c() {
         Key, "ff_key", low, high, low_port, high_port, vlan, proto, kind, side, zero
     );
     same!(Flow, "ff_flow", packets, bytes, swapped, last_ns);
-    same!(Recent, "ff_recent", key, packets, bytes, tick_ns);
+    same!(Recent, "ff_recent", key, packets, bytes, tick);
     same!(FlowMode, "ff_flow_mode", mode, zero);
     same!(
         Count,

@@ -326,7 +326,15 @@ fn control_frames_of_functions_are_not_believed() {
     }
 }
 
-/// Between two ticks packets are counted where Rust looks for them, and a disowned flow is new.
+/// Packets of a flow that are accounted for, those that wait in a slot included.
+fn accounted(rig: &Rig, key: &Key) -> u64 {
+    let slots = rig.recent.get(&Recent::slot(key), 0).expect("in the array");
+    let waiting = slots.iter().filter(|slot| slot.key == *key);
+    let flow = rig.flows.get(key, 0).expect("accounted at once");
+    flow.packets + waiting.map(|slot| u64::from(slot.packets)).sum::<u64>()
+}
+
+/// Between two ticks packets are counted where Rust looks for them.
 #[test]
 fn packets_of_one_tick_are_found_in_their_slot() {
     let rig = Rig::new();
@@ -336,17 +344,43 @@ fn packets_of_one_tick_are_found_in_their_slot() {
         for _ in 0..3 {
             assert_eq!(rig.arrive(Side::Downstream, &frame).expect("runs"), ON);
         }
-        let slots = rig
-            .recent
-            .get(&Recent::slot(&key), 0)
-            .expect("in the array");
-        let flow = rig.flows.get(&key, 0).expect("accounted at once");
-        let waiting: u64 = slots
-            .iter()
-            .filter(|slot| slot.key == key)
-            .map(|slot| u64::from(slot.packets))
-            .sum();
-        assert_eq!(flow.packets + waiting, 3, "{key:?}");
+        assert_eq!(accounted(&rig, &key), 3, "{key:?}");
+    }
+}
+
+/// A flow whose packets find their slot is looked up again in the next tick.
+#[test]
+fn a_flow_that_goes_on_is_seen_again() {
+    let rig = Rig::new();
+    let frame = frames::frame(&[], 4, 17, (1, 3), (2, 7));
+    let key = Key::parse(&frame, Side::Upstream).expect("Ethernet").key;
+    let seen = || {
+        rig.arrive(Side::Upstream, &frame).expect("runs");
+        rig.flows.get(&key, 0).expect("accounted at once").last_ns
+    };
+    let (first, deadline) = (seen(), now() + 2_000_000_000);
+    while seen() == first {
+        assert!(now() < deadline, "two seconds of packets are one moment");
+    }
+}
+
+/// The slot is chosen by addresses and ports; the rest of the key tells flows apart there.
+#[test]
+fn flows_that_share_a_slot_are_counted_apart() {
+    let rig = Rig::new();
+    let vlans: [&[u16]; 4] = [&[], &[5], &[6], &[5, 6]];
+    let frames: Vec<Vec<u8>> = vlans
+        .iter()
+        .flat_map(|vlans| [6, 17].map(|proto| frames::frame(vlans, 4, proto, (1, 3), (2, 7))))
+        .collect();
+    let mut sent = vec![0; frames.len()];
+    for one in 0..frames.len() {
+        for at in (0..frames.len()).flat_map(|other| [one, other]) {
+            rig.arrive(Side::Upstream, &frames[at]).expect("runs");
+            sent[at] += 1;
+            let key = Key::parse(&frames[at], Side::Upstream).expect("Ethernet");
+            assert_eq!(accounted(&rig, &key.key), sent[at], "{:?}", key.key);
+        }
     }
 }
 

@@ -22,7 +22,11 @@ use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recen
 use super::tap::Tap;
 use crate::key::{Key, Parsed, Side};
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
+/// By side.
+static OBJECTS: [&[u8]; 2] = [
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl0.bpf.o")),
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl1.bpf.o")),
+];
 
 /// Part of the pin path; to be raised with every change of a map's layout.
 const LAYOUT: &str = "v1";
@@ -332,14 +336,11 @@ impl Programs {
 
 fn load(side: Side, pins: &Path, table_size: u32) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
-    let number = side as u8;
-    loader
-        .default_map_pin_directory(pins)
-        .override_global("ff_side", &number, true);
+    loader.default_map_pin_directory(pins);
     for map in ["ff_flows", "ff_modes", "ff_counts"] {
         loader.map_max_entries(map, table_size);
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    let mut ebpf = loader.load(OBJECTS[side.index()])?;
     // All at once, while the maps that they name are still open here.
     for (name, program) in ebpf.programs_mut() {
         <&mut SchedClassifier>::try_from(program)

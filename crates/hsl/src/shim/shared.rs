@@ -40,7 +40,7 @@ pub struct Recent {
     pub key: Key,
     pub packets: u32,
     pub bytes: u64,
-    pub tick_ns: u64,
+    pub tick: u64,
 }
 
 impl Recent {
@@ -48,7 +48,7 @@ impl Recent {
         key: Key::EMPTY,
         packets: 0,
         bytes: 0,
-        tick_ns: 0,
+        tick: 0,
     };
 
     /// Where a flow's slot is in `ff_recent` (`account` in account.h).

@@ -26,7 +26,11 @@ use flowferry_hsl::shim::shared::{
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl.bpf.o"));
+/// By side.
+static OBJECTS: [&[u8]; 2] = [
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl0.bpf.o")),
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl1.bpf.o")),
+];
 
 /// `struct __sk_buff` of linux/bpf.h, and where its `mark` is.
 const CONTEXT: usize = 192;
@@ -269,11 +273,10 @@ fn own_bpf_file_system() -> PathBuf {
 
 fn load(side: Side, pins: &PathBuf) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    let number = side as u8;
-    loader
-        .default_map_pin_directory(pins)
-        .override_global("ff_side", &number, true);
-    let mut ebpf = loader.load(OBJECT).expect("the object loads");
+    loader.default_map_pin_directory(pins);
+    let mut ebpf = loader
+        .load(OBJECTS[side.index()])
+        .expect("the object loads");
     for (name, program) in ebpf.programs_mut() {
         let program: &mut SchedClassifier = program.try_into().expect("classifiers only");
         program
