@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -225,9 +226,13 @@ class Cell:
         return self.hears(event, name)
 
     def call_off(self) -> None:
-        """Ask for an end, if there is anybody to ask."""
-        with suppress(ControllerError, OSError):
-            self.client.abort(1)
+        """Ask for an end, if there is anybody to ask; the answer may wait for the fault's end."""
+
+        def ask() -> None:
+            with suppress(ControllerError, OSError):  # too late, or the controller is the victim
+                self.client.abort(1)
+
+        threading.Thread(target=ask, name="call off", daemon=True).start()
 
     def let_functions_go(self) -> None:
         """Functions answer whatever they have held back."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hsl_pcap import until
 
 from flowferry.testbed import Testbed, links
 from flowferry.testbed.machine import Machine
@@ -148,8 +149,17 @@ def test_a_move_under_way_is_shown_as_it_stands_and_one_that_waits_is_called_off
     assert ask("handovers", "show", number, *there)["state"] == "aborted"
     again = flowferry("handovers", "abort", number, *there, status=1)
     assert again == f"Error: handover {number} is over: aborted\n"
-    over = ask("handovers", "show", str(first["id"]), "--wait", *there)
-    assert over["state"] == "done"
+    first_number = str(first["id"])
+
+    def imported() -> bool:
+        return "imported" in flowferry("handovers", "show", first_number, *there)
+
+    until(imported, "the import")
+    late = flowferry("handovers", "abort", first_number, *there, status=1)
+    assert late.startswith(f"Error: handover {first_number} is moving: too late to call it off")
+    assert late.count("\n") == 1
+    over = ask("handovers", "show", first_number, "--wait", *there)
+    assert (over["state"], over["error"]) == ("done", None)
     flowferry("rules", "remove", str(over["rule"]), "--wait", *there)
 
 

@@ -109,6 +109,8 @@ class Backend:
         return HANDOVER
 
     async def abort(self, number: int) -> dict[str, Any]:
+        if number == 2:
+            raise Refused("handover 2 is moving: too late to call it off")
         self.asked.append(("abort", number))
         return HANDOVER
 
@@ -207,6 +209,7 @@ def test_errors_are_problem_documents_with_a_remedy(
         (lambda: client.handover(9), "there is no handover 9; 'flowferry handovers list' has all"),
         (lambda: client.move("bad", "i1"), "'bad' is no match; see --help"),
         (lambda: client.remove_instance("i1"), "drain it first"),
+        (lambda: client.abort(2), "handover 2 is moving: too late to call it off"),
         (lambda: client.move("udp", "i1", priority=99_999), "body.priority: "),
         (lambda: client.add_instance(name="../x", id=1), "body.name: "),
         (lambda: client._call("GET", "/nothing"), "/v1/nothing is nothing here"),
@@ -221,6 +224,10 @@ def test_errors_are_problem_documents_with_a_remedy(
         urllib.request.urlopen(f"{client.url}/v1/handovers/9")
     assert error.value.headers["content-type"] == "application/problem+json"
     assert json.loads(error.value.read())["status"] == error.value.code == 404
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{client.url}/v1/handovers/2/abort", data=b"{}")
+    assert error.value.headers["content-type"] == "application/problem+json"
+    assert json.loads(error.value.read())["status"] == error.value.code == 409
 
 
 def test_events_come_as_they_happen(server: tuple[Client, Backend, Metrics]) -> None:
@@ -237,8 +244,9 @@ def test_it_describes_itself(server: tuple[Client, Backend, Metrics]) -> None:
     assert found["openapi"].startswith("3.")
     paths = found["paths"]
     assert "post" in paths["/v1/handovers"]
-    problem = paths["/v1/handovers"]["post"]["responses"]["409"]["content"]
-    assert "application/problem+json" in problem
+    for path in ("/v1/handovers", "/v1/handovers/{number}/abort"):
+        problem = paths[path]["post"]["responses"]["409"]["content"]
+        assert "application/problem+json" in problem
     metrics.ended({**HANDOVER, "state": "done", "duration_ms": 2.0, "fence_ms": 1.0})
     with urllib.request.urlopen(f"{client.url}/metrics") as answer:
         text = answer.read().decode()

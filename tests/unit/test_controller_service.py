@@ -23,7 +23,9 @@ from flowferry.controller.openflow.oxm import Oxm
 from flowferry.controller.service import Service
 from flowferry.controller.store import Store, read_peer
 from flowferry.controller.strategies.base import (
+    AbortRequested,
     Action,
+    Decided,
     Event,
     Finished,
     HandoverState,
@@ -93,6 +95,11 @@ class Switch:
         self.closed = True
 
 
+def obey(event: Event) -> list[Action]:
+    """A strategy that lets itself be called off, and does nothing else."""
+    return [Decided(True)] if isinstance(event, AbortRequested) else []
+
+
 class Script:
     """A strategy that does what the test says, and keeps what it is told."""
 
@@ -103,7 +110,7 @@ class Script:
         self.plan: Plan
         self.events: list[Event] = []
         self.restored: Mapping[str, Any] | None = None
-        self.answers: Callable[[Event], list[Action]] = lambda event: []
+        self.answers: Callable[[Event], list[Action]] = obey
         self.state = HandoverState.PREPARING
         self.next_due: float | None = None
         Script.made.append(self)
@@ -234,10 +241,56 @@ def test_moves_of_different_flows_run_side_by_side_and_others_wait(
         # Planned now: flows to port 80 come from instance 2, all others from instance 1.
         found = {(part.source, part.destination) for part in Script.made[2].plan.parts}
         assert found == {(2, 3), (1, 3)}
-        service.abort(latest, "no longer wanted")
+        await service.abort(latest, "no longer wanted")
         assert latest.state is HandoverState.ABORTED
         with pytest.raises(ModelError, match="is over"):
-            service.abort(latest, "again")
+            await service.abort(latest, "again")
+
+    run(case)
+
+
+@pytest.mark.parametrize("called_off", [True, False])
+def test_a_call_is_answered_when_it_is_known_what_becomes_of_it(
+    run: Callable[[Case], None], called_off: bool
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        handover = ask(service, "udp", 2)
+        script = Script.made[0]
+        script.answers = lambda event: []
+        call = asyncio.create_task(service.abort(handover, "no longer wanted"))
+        again = asyncio.create_task(service.abort(handover, "no longer wanted"))
+        await settle()
+        assert sum(isinstance(event, AbortRequested) for event in script.events) == 2
+        assert not any(asked.done() for asked in (call, again))
+        await act(service, 1, Decided(called_off))
+        assert not handover.is_over
+        for asked in (call, again):
+            if called_off:
+                await asked
+            else:
+                with pytest.raises(ModelError, match="handover 1 is preparing: too late"):
+                    await asked
+
+    run(case)
+
+
+@pytest.mark.parametrize("end", [HandoverState.DONE, HandoverState.ABORTED])
+def test_a_strategy_that_does_not_say_has_decided_when_it_is_over(
+    run: Callable[[Case], None], end: HandoverState
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        handover = ask(service, "udp", 2)
+        Script.made[0].answers = lambda event: []
+        call = asyncio.create_task(service.abort(handover, "no longer wanted"))
+        await settle()
+        await act(service, 1, Finished(end, None, ()))
+        if end is HandoverState.DONE:
+            with pytest.raises(ModelError, match="handover 1 is done: too late"):
+                await call
+        else:
+            await call
 
     run(case)
 

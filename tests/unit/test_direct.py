@@ -15,11 +15,13 @@ import pytest
 from flowferry.controller.strategies.base import (
     AbortRequested,
     Action,
+    Decided,
     Event,
     Finished,
     HandoverState,
     InstanceDead,
     Journal,
+    Note,
     Part,
     Plan,
     Received,
@@ -75,6 +77,11 @@ class Scene:
 
     def tell(self, event: Event) -> None:
         self.take(self.direct.handle(event, self.now))
+
+    @property
+    def decided(self) -> list[bool]:
+        """What has become of requests to call it off."""
+        return [action.called_off for action in self.actions if isinstance(action, Decided)]
 
     def run(self, seconds: float) -> None:
         """Let time pass, tick by tick as the shell would."""
@@ -317,7 +324,9 @@ def test_a_destination_that_has_imported_is_not_called_off() -> None:
     scene = Scene()
     scene.freeze()
     scene.tell(AbortRequested("by hand"))
+    assert scene.decided == []
     scene.answer(Command.ABORT, B, error=Reason.WRONG_STATE)
+    assert scene.decided == [False]
     assert not scene.sent(Command.ABORT, A)
     scene.say(B, Command.IMPORTED)
     scene.answer(Command.COMMIT, A)
@@ -325,6 +334,55 @@ def test_a_destination_that_has_imported_is_not_called_off() -> None:
     scene.run(SETTINGS.cache_ms / 1e3)
     scene.close()
     assert scene.end == Finished(HandoverState.DONE, None, (1,))
+
+
+def test_called_off_before_the_turn_is_decided_at_once() -> None:
+    scene = Scene()
+    scene.tell(AbortRequested("by hand"))
+    assert scene.decided == [True]
+
+
+def test_called_off_while_switches_turn_is_decided_when_the_destination_has_promised() -> None:
+    scene = Scene()
+    scene.prepare()
+    scene.tell(AbortRequested("by hand"))
+    assert scene.decided == []
+    scene.tell(TurnAccepted())
+    scene.tell(AbortRequested("once more"))
+    assert scene.decided == []
+    scene.answer(Command.ABORT, B)
+    assert scene.decided == [True]
+    scene.tell(AbortRequested("and again"))
+    assert scene.decided == [True, True]
+
+
+def test_called_off_when_the_state_is_in_changes_nothing() -> None:
+    scene = Scene()
+    scene.freeze()
+    scene.say(B, Command.IMPORTED)
+    before = len(scene.actions)
+    scene.tell(AbortRequested("by hand"))
+    assert scene.actions[before:] == [Note("too late to call it off (by hand)"), Decided(False)]
+
+
+def test_called_off_after_a_restart_is_decided_when_the_agents_are_found() -> None:
+    scene = Scene()
+    scene.freeze()
+    data = next(a.data for a in reversed(scene.actions) if isinstance(a, Journal))
+    for step, called_off in (("armed", True), ("imported", False)):
+        again = Scene()
+        again.actions.clear()
+        again.direct = Direct()
+        again.take(again.direct.restore(again.plan, data, again.now))
+        again.tell(AbortRequested("by hand"))
+        assert again.decided == []
+        again.say(A, Command.STATUS, step="exporting")
+        again.say(B, Command.STATUS, step=step)
+        again.tell(TurnAccepted())
+        if called_off:
+            assert again.decided == []
+            again.answer(Command.ABORT, B)
+        assert again.decided == [called_off]
 
 
 def test_a_switch_that_refused_takes_nothing_back_once_the_state_is_in() -> None:

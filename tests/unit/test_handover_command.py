@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from flowferry import cli
 from flowferry.cli.handovers import line
-from flowferry.controller import Client
+from flowferry.controller import Client, ControllerError
 
 DONE: dict[str, Any] = {
     "id": 7, "state": "done", "flows": 3, "fence_ms": 1.5, "captured_packets": 20,
@@ -74,3 +74,13 @@ def test_what_goes_well_is_on_stdout(
     result = told(monkeypatch, words, DONE)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == line(DONE) + "\n"
+
+
+def test_too_late_to_be_called_off_is_a_line_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ControllerError("handover 7 is moving: too late to call it off")
+
+    monkeypatch.setattr(Client, "abort", refuse)
+    result = CliRunner().invoke(cli.main, ["handovers", "abort", "7", *CONTROLLER])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: handover 7 is moving: too late to call it off\n"

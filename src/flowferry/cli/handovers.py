@@ -143,6 +143,6 @@ def _print(found: dict[str, Any]) -> None:
 @click.argument("number", metavar="ID", type=int)
 @asks
 def abort(client: Client, as_json: bool, number: int) -> None:
-    """Call one off: its flows go back, in order."""
+    """Call one off: its flows go back, in order. Fails when it is too late for that."""
     found = client.abort(number)
     show(as_json, found, lambda: click.echo(line(found)))

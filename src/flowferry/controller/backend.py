@@ -229,10 +229,10 @@ class Controller:
         return self._submit(rule.group, text(rule.match), None, build, None, rule.one_way, None)
 
     async def abort(self, number: int) -> Json:
-        """The handover, called off or on its way to be."""
+        """The handover, called off or on its way to be; `Refused` if it is too late."""
         handover = self._handover(number)
         try:
-            self._service.abort(handover, "called off by request")
+            await self._service.abort(handover, "called off by request")
         except ModelError as error:
             raise Refused(str(error)) from None
         return handover.as_json(self._model)

@@ -111,7 +111,7 @@ class Client:
                 )
 
     def abort(self, number: int) -> dict[str, Any]:
-        """Call a handover off; the handover."""
+        """Call a handover off; the handover, which goes back. Too late: `ControllerError`."""
         return self._call("POST", f"/handovers/{number}/abort", {})
 
     # -- rules, instances, flows ---------------------------------------------------------------

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 
 from flowferry.controller.handover import Handover
 from flowferry.controller.strategies.base import (
+    AbortRequested,
     Action,
+    Decided,
     Event,
     Finished,
     HandoverState,
@@ -93,6 +95,8 @@ class Conductor:
         self.dead: set[int] = set()
         self.started = False
         self.over = False
+        #: Whether it is called off, for those who have asked.
+        self._decision: asyncio.Future[bool] | None = None
         #: From the handover's beginning to a restart of the controller, milliseconds.
         self._before_ms = 0.0
 
@@ -123,6 +127,19 @@ class Conductor:
         while self._heard:
             self._events.append(self._heard.take())
         self._take(event)
+
+    async def call_off(self, why: str) -> bool:
+        """Ask for an end; once it is known, whether the flows go back (false: it was too late)."""
+        if self._decision is None:
+            self._decision = self._loop.create_future()
+        decision = self._decision
+        self.feed(AbortRequested(why))
+        return await asyncio.shield(decision)
+
+    def _decide(self, called_off: bool) -> None:
+        if self._decision is not None:
+            self._decision.set_result(called_off)
+            self._decision = None
 
     def hear(self, event: Received) -> None:
         """An agent has said something; taken in soon, one at a time, in its turn."""
@@ -226,6 +243,8 @@ class Conductor:
                     self._failpoint.reach(action.step)
                 case Note():
                     self.handover.note(action.text)
+                case Decided():
+                    self._decide(action.called_off)
                 case Finished():
                     self._finish(action)
 
@@ -242,6 +261,7 @@ class Conductor:
         handover.report = self._report()
         handover.state, handover.error = end.state, end.error
         self._set_timer()
+        self._decide(end.state is not HandoverState.DONE)
         self._world.finished(handover, end)
 
 

@@ -32,7 +32,6 @@ from flowferry.controller.partition import parts as parts_of
 from flowferry.controller.store import Record, Store
 from flowferry.controller.strategies import late
 from flowferry.controller.strategies.base import (
-    AbortRequested,
     Finished,
     HandoverState,
     InstanceDead,
@@ -337,14 +336,24 @@ class Service:
             self._spawn(self._sync_all())
         self._close(handover, HandoverState.DONE, None)
 
-    def abort(self, handover: Handover, why: str) -> None:
-        """Call a handover off; raises `ModelError` if it is over."""
+    async def abort(self, handover: Handover, why: str) -> None:
+        """Call a handover off; returns when that is sure. Raises `ModelError` if it is too late."""
+        number = handover.number
         if handover.is_over:
-            raise ModelError(f"handover {handover.number} is over: {handover.state}")
-        if self._waiting.pop(handover.number, None) is not None:
-            self._close(handover, HandoverState.ABORTED, why)
-        elif handover.number in self._conductors:
-            self._conductors[handover.number].feed(AbortRequested(why))
+            raise ModelError(f"handover {number} is over: {handover.state}")
+        if self._waiting.pop(number, None) is not None:
+            return self._close(handover, HandoverState.ABORTED, why)
+        conductor = self._conductors.get(number)
+        if conductor is None:
+            raise ModelError(
+                f"handover {number} is {handover.state}, and is being taken up after a restart of "
+                "the controller; ask again in a moment"
+            )
+        if not await conductor.call_off(why):
+            raise ModelError(
+                f"handover {number} is {handover.state}: too late to call it off, its flows are at "
+                "their new instance; when it is done, move them back"
+            )
 
     # -- handovers: what a conductor needs -----------------------------------------------------
 

@@ -123,7 +123,7 @@ def _changing(backend: Backend) -> APIRouter:
         response_model=models.Handover,
     )
     async def abort(number: int) -> Json:
-        """Call a handover off."""
+        """Call a handover off; 409 when that is too late, or when it is over."""
         return await backend.abort(number)
 
     @changing.post("/rules", tags=["rules"], status_code=202, response_model=models.Handover)

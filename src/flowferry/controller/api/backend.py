@@ -63,7 +63,7 @@ class Backend(Protocol):
         """The handover that takes its flows elsewhere."""
 
     async def abort(self, number: int) -> Json:
-        """The handover, called off or on its way to be."""
+        """The handover, called off or on its way to be; `Refused` if it is too late."""
 
     async def flows(self, limit: int) -> Json:
         """`flows` with the instance of each, and `total`."""

@@ -147,7 +147,7 @@ class InstanceDead:
 
 @dataclass(frozen=True, slots=True)
 class AbortRequested:
-    """Someone wants the handover called off."""
+    """Someone wants the handover called off; `Decided` follows."""
 
     why: str
 
@@ -225,7 +225,15 @@ class Finished:
     moved: tuple[int, ...]
 
 
-Action = Send | Turn | TurnBack | Journal | Note | Finished
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What has become of an `AbortRequested`; without this, how the handover ends decides."""
+
+    #: Flows go back, or have never moved; otherwise it was too late.
+    called_off: bool
+
+
+Action = Send | Turn | TurnBack | Journal | Note | Decided | Finished
 
 
 @dataclass(frozen=True, slots=True)

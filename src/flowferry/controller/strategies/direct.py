@@ -29,6 +29,7 @@ from typing import Any
 from flowferry.controller.strategies.base import (
     AbortRequested,
     Action,
+    Decided,
     Event,
     Finished,
     HandoverState,
@@ -78,6 +79,8 @@ class Direct:
         self._turned = False
         #: ... and have done so.
         self._in_force = False
+        #: Why somebody wants it called off, while it is not known whether that can be.
+        self._asked_off: str | None = None
 
     # --- the interface of a strategy (see `base.Strategy`) ---
 
@@ -122,6 +125,7 @@ class Direct:
                 for part in parts:
                     part.die(instance, why, now)
             case AbortRequested(why):
+                self._asked_off = why
                 self._call_off(why, now)
             case Tick():
                 for part in parts:
@@ -223,9 +227,19 @@ class Direct:
             self._call_off(why, now)
 
     def _call_off(self, why: str, now: float) -> None:
-        called = [part.call_off(why, now) for part in self._parts.values()]
-        if not any(called):
-            self._out.append(Note(f"too late to call it off ({why})"))
+        for part in self._parts.values():
+            part.call_off(why, now)
+
+    def _decide(self) -> None:
+        """Say what has become of the request, as soon as no agent or switch can change it."""
+        parts = self._parts.values()
+        if self._asked_off is None or any(part.is_undecided for part in parts):
+            return
+        back = any(part.goes_back for part in parts)
+        if not back:
+            self._out.append(Note(f"too late to call it off ({self._asked_off})"))
+        self._out.append(Decided(back))
+        self._asked_off = None
 
     def _conclude(self, now: float) -> list[Action]:
         """What follows from where the parts are now; hand out what is to be done."""
@@ -240,6 +254,7 @@ class Direct:
                 part.fire(Cue.TURN, now)
             self._journal("turning")
         self._turn(now)
+        self._decide()
         if all(part.is_over for part in parts):
             self._finish(now)
         out = self._out[:]

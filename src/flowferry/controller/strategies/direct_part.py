@@ -24,6 +24,13 @@ from flowferry.wire import Command, Flags, Message, Reason, Report
 _FORGOTTEN = frozenset({"none", "over", "withdrawing", "discarding"})
 _HAS_IMPORTED = frozenset({"imported", "releasing", "released", "closing"})
 _HAS_REGAINED = frozenset({"regaining", "resuming", "releasing", "released"})
+_BACK = BACKWARD | {
+    State.CANCELLING,
+    State.CANCELLED,
+    State.HALTING,
+    State.REGAINING,
+    State.RETURNED,
+}
 _REPORTED = Flags.DRAIN_UNPROVEN | Flags.UNFENCED | Flags.STATE_LOST
 
 
@@ -43,16 +50,24 @@ class PartMachine(Duties):
         self.why = self.why or f"the switches have not all turned: {why}"
         self.fire(Cue.REFUSED, now)
 
-    def call_off(self, why: str, now: float) -> bool:
-        """Somebody wants it back; false if it is too late, or over."""
-        if self.state is State.TURNING:
+    def call_off(self, why: str, now: float) -> None:
+        """Somebody wants it back; nothing changes if it is too late, or over."""
+        if self.state in (State.TURNING, State.RESUMING):
             self._pending = self._pending or why
-            return True
-        if transition(self.state, Cue.CALL_OFF) is None:
-            return False
-        self.why = self.why or why
-        self.fire(Cue.CALL_OFF, now)
-        return True
+        elif transition(self.state, Cue.CALL_OFF) is not None:
+            self.why = self.why or why
+            self.fire(Cue.CALL_OFF, now)
+
+    @property
+    def is_undecided(self) -> bool:
+        """It is called off, and the destination may have imported already."""
+        pending = self._pending is not None and self.state in (State.TURNING, State.RESUMING)
+        return pending or self.state is State.WITHDRAWING
+
+    @property
+    def goes_back(self) -> bool:
+        """Its flows will be at the source, unless that dies."""
+        return self.state in _BACK
 
     def die(self, instance: int, why: str, now: float) -> None:
         """An agent has lost what it held."""
