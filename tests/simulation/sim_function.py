@@ -17,10 +17,10 @@ class Function:
         clock: Clock,
         instance: int,
         ledger: Ledger,
-        blobs: dict[int, dict[Flow, int]],
+        blobs: dict[tuple[int, int], dict[Flow, int]],
         say: Callable[[str], None],
     ) -> None:
-        """`blobs` is what travels between adapters, by handover; `say` goes to the agent."""
+        """`blobs` travel between adapters, by handover and taker; `say` goes to the agent."""
         self._clock, self._instance, self._ledger, self._blobs = clock, instance, ledger, blobs
         self._say = say
         self.state: dict[Flow, int] = {}
@@ -28,8 +28,13 @@ class Function:
         #: Flows whose state may be wrong by rights: it was lost, and that was said.
         self.excused: set[Flow] = set()
         self.fails: set[str] = set()
-        #: Nanoseconds that giving and taking state costs at most.
+        #: Nanoseconds that giving and taking state costs at most, when flows move ...
         self.slow = 5 * MS
+        #: ... and when the state of new ones comes back.
+        self.quick = 5 * MS
+        self._roles: dict[int, str] = {}
+        #: The last export or import of a handover: the one before it is given up.
+        self._turns: dict[int, int] = {}
 
     def process(self, flow: Flow) -> None:
         """A packet; the books have it already."""
@@ -50,15 +55,27 @@ class Function:
         event = json.loads(line)
         handover = event.get("handover", 0)
         part = [flow for flow in self._ledger.flows if flow.part == handover & 0xFF]
+        turn = self._turns[handover] = self._turns.get(handover, 0) + 1
+        forth = self._roles.get(handover)
         match event["event"], event.get("role"):
+            case "prepare", role:
+                self._roles[handover] = role
             case "freeze", _:
                 self._frozen |= set(part)
             case "export", _:
                 listed = [flow for flow in part if flow.name in event["flows"]]
-                self._check_list(part, listed)
-                self._clock.after(self._clock.between(0, self.slow), self._export, handover, listed)
+                if forth == "source":
+                    self._check_list(part, listed)
+                slow = self.slow if forth == "source" else self.quick
+                to = (handover, event["peer"]["instance"])
+                self._clock.after(self._clock.between(0, slow), self._export, to, listed, turn)
             case "import", _:
-                self._clock.after(self._clock.between(0, self.slow), self._import, handover)
+                slow = self.slow if forth == "destination" else self.quick
+                self._clock.after(
+                    self._clock.between(0, slow), self._import, handover, event["flows"], turn
+                )
+            case "released", "destination":
+                self._frozen -= set(part)
             case "released", "source":
                 for flow in part:
                     self.state.pop(flow, None)
@@ -66,9 +83,10 @@ class Function:
             case "aborted", "source":
                 self._frozen -= set(part)
             case "aborted", "destination":
-                self._blobs.pop(handover, None)
+                self._blobs.pop((handover, self._instance), None)
                 for flow in part:
                     self.state.pop(flow, None)
+                self._frozen -= set(part)
             case _:
                 pass
 
@@ -79,16 +97,23 @@ class Function:
                 f"flow {flow.index} at instance {self._instance}: its state is left behind"
             )
 
-    def _export(self, handover: int, part: list[Flow]) -> None:
-        if "export" in self.fails:
+    def _export(self, to: tuple[int, int], part: list[Flow], turn: int) -> None:
+        handover, _ = to
+        if turn != self._turns[handover]:
+            return
+        back = self._roles.get(handover) == "destination"
+        if ("return" if back else "export") in self.fails:
             self._say(json.dumps({"failed": "export", "handover": handover, "error": "no"}))
             return
-        self._blobs[handover] = {f: self.state[f] for f in part if f in self.state}
+        self._blobs[to] = {f: self.state[f] for f in part if f in self.state}
         self._say(json.dumps({"done": "export", "handover": handover, "bytes": 1}))
 
-    def _import(self, handover: int) -> None:
+    def _import(self, handover: int, listed: list[str], turn: int) -> None:
+        if turn != self._turns[handover]:
+            return
         if "import" in self.fails:
             self._say(json.dumps({"failed": "import", "handover": handover, "error": "no"}))
             return
-        self.state |= self._blobs.pop(handover, {})
+        blob = self._blobs.pop((handover, self._instance), {})
+        self.state |= {flow: count for flow, count in blob.items() if flow.name in listed}
         self._say(json.dumps({"done": "import", "handover": handover, "bytes": 1}))

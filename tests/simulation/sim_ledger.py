@@ -83,10 +83,12 @@ class Ledger:
         self.lines = {(flow, side): Line() for flow in flows for side in SIDES}
         self.sent_at: dict[tuple[Flow, Side, int], int] = {}
         self._by_head = {flow.heads[side]: (flow, side) for flow in flows for side in SIDES}
+        #: The instance that had the first packet of a flow.
+        self.began_at: dict[Flow, int] = {}
         #: Packets that somebody has said are lost.
         self.said_lost = 0
-        #: The longest time from switch to function, and whose.
-        self.longest: tuple[int, str] = (0, "none")
+        #: The longest time from switch to function of each flow, and of which packet.
+        self.longest: dict[Flow, tuple[int, str]] = {}
         #: What is wrong, in the order of finding.
         self.wrong: list[str] = []
 
@@ -107,9 +109,11 @@ class Ledger:
         """A function has got a packet."""
         flow, side, number = self.read(frame)
         self.lines[flow, side].processed.append((instance, number))
+        self.began_at.setdefault(flow, instance)
         late = now - self.sent_at[flow, side, number]
-        if late > self.longest[0]:
-            self.longest = (late, f"packet {number} of flow {flow.index} {side.name.lower()}")
+        if late > self.longest.get(flow, (0, ""))[0]:
+            which = f"packet {number} of flow {flow.index} {side.name.lower()}"
+            self.longest[flow] = (late, which)
         return flow
 
     def processed(self, flow: Flow) -> int:

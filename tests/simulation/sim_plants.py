@@ -60,6 +60,18 @@ class BackBeforeFence(PartMachine):
         self.fire(Cue.FENCED, now)
 
 
+def forget_listed(record: bytes) -> bytes:
+    """A last list becomes empty: what is on it is let go before its state is in."""
+    kind, flags = record[0], record[1]
+    return record[:10] + bytes(2) if kind == 2 and flags & 1 else record
+
+
+def keep_state(record: bytes) -> bytes | None:
+    """Nobody says whose state comes back when a move is called off."""
+    kind, flags = record[0], record[1]
+    return None if kind == 2 and flags == 1 else record
+
+
 @dataclass(frozen=True)
 class Plant:
     """A planted fault, and the fault of the world that brings it to light."""
@@ -70,6 +82,10 @@ class Plant:
     hasty_records: bool = False
     #: Agents answer flushes without looking at their queues.
     hasty_flushes: bool = False
+    #: What becomes of a record on a stream; None: it is not sent.
+    spoil: Callable[[bytes], bytes | None] = lambda record: record
+    #: Nanoseconds that state takes; None: as drawn.
+    slow: int | None = None
 
     def strategy(self, hook: Hook) -> Callable[[], Strategy]:
         """Makes strategies with it."""
@@ -86,7 +102,7 @@ class Plant:
             scenario,
             plant=self,
             fault=self.fault,
-            fault_at=scenario.fault_at % (10 * MS),
+            fault_at=scenario.fault_at % (10 * MS if self.slow is None else self.slow),
             fault_part=1,
             fault_on=None,
             prelude="none",
@@ -96,6 +112,8 @@ class Plant:
             stall=0.1,
             steering=4,
             there_and_back=False,
+            slow=self.slow or scenario.slow,
+            new_flows=True,
         )
 
 
@@ -107,4 +125,6 @@ PLANTS = {
     "lost abort": Plant(LostAbort, "abort"),
     "freeze before the promise": Plant(FreezeBeforePromise, "refuse"),
     "back before the fence": Plant(BackBeforeFence, "abort"),
+    "listed flows let go": Plant(spoil=forget_listed, slow=60 * MS),
+    "state of new flows kept": Plant(fault="abort", spoil=keep_state, slow=400 * MS),
 }

@@ -45,6 +45,7 @@ FAULTS = {
     "destination_stopped": 5,
     "paused": 6,
     "pressure": 4,
+    "return_fails": 3,
     "unheard_source": 4,
     "unheard_destination": 4,
 }
@@ -61,6 +62,7 @@ HARMLESS = frozenset(
         "controller_stopped",
         "paused",
         "pressure",
+        "return_fails",
         "unheard_source",
         "unheard_destination",
     }
@@ -109,6 +111,10 @@ class Scenario:
     prelude_at: int = 0
     fault_part: int = 1
     there_and_back: bool = False
+    #: Nanoseconds that giving and taking state costs at most, each.
+    slow: int = 5 * MS
+    #: Functions serve flows that begin meanwhile.
+    new_flows: bool = True
     #: Planted, to show that it is found.
     plant: Plant | None = None
     settings: Settings = field(default_factory=lambda: SETTINGS)
@@ -126,7 +132,7 @@ class Scenario:
         settings = replace(SETTINGS, deadline_ms=150) if short else SETTINGS
         step = random.choice(STEPS) if random.random() < 0.4 else None
         prelude = random.choice(PRELUDES) if random.random() < 0.15 else "none"
-        if step is not None and step.startswith(WAY_BACK):
+        if fault == "return_fails" or (step is not None and step.startswith(WAY_BACK)):
             prelude = random.choice(TURNS_BACK)
         return cls(
             seed=seed,
@@ -150,6 +156,8 @@ class Scenario:
             prelude=prelude,
             prelude_at=int(30 * MS * random.random() ** 3),
             settings=settings,
+            slow=random.choice((*[5 * MS] * 4, 60 * MS, 400 * MS, 1_500 * MS)),
+            new_flows=random.random() < 0.8,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sim_clock import MS, US, Clock
@@ -23,6 +24,8 @@ class Stream:
         self._free = 0
         #: Planted fault: records overtake the strays before them.
         self.hasty = False
+        #: Planted fault: what becomes of a record; None: it is not sent.
+        self.spoil: Callable[[bytes], bytes | None] = lambda record: record
 
     def connect(self) -> None:
         """Make it, if it can be made; the sender hears of it."""
@@ -43,6 +46,11 @@ class Stream:
         if not self._connected:
             self._sender.lose_on_stream(item)
             return
+        if not isinstance(item, tuple):
+            spoilt = self.spoil(item)
+            if spoilt is None:
+                return
+            item = spoilt
         clock = self._clock
         self._free = max(self._free, clock.now + clock.between(20 * US, 300 * US))
         when = self._free

@@ -68,7 +68,7 @@ class World:
         self.ledger = ledger = Ledger(list(self._flows()))
         self.switches = {side: Switch(clock, side, scenario.stale) for side in SIDES}
         self.agents: dict[int, Agent] = {}
-        blobs: dict[int, dict[Flow, int]] = {}
+        blobs: dict[tuple[int, int], dict[Flow, int]] = {}
         for number in (*self.sources, DESTINATION):
             ports = {side: Port(clock, scenario.steering, scenario.stall) for side in SIDES}
             size = 4_000 if scenario.fault == "pressure" else 1 << 22
@@ -77,7 +77,9 @@ class World:
             self.agents[number] = agent
             if scenario.function and not scenario.one_way:  # one state cannot be in two places
                 agent.function = Function(clock, number, ledger, blobs, agent.on_line)
-                agent.on_line('{"hello":"counter","lists_flows":false}')
+                agent.function.slow = scenario.slow
+                able = json.dumps(scenario.new_flows)
+                agent.on_line(f'{{"hello":"counter","lists_flows":false,"new_flows":{able}}}')
         for one in self.agents.values():
             for other in self.agents.values():
                 if one is not other:
@@ -108,6 +110,7 @@ class World:
             agent.hasty = plant.hasty_flushes
             for stream in agent.streams.values():
                 stream.hasty = plant.hasty_records
+                stream.spoil = plant.spoil
 
     def _on_row(self, row: Transition) -> None:
         self.rows.add(row.name)
@@ -176,9 +179,13 @@ class World:
     def _begin_traffic(self) -> None:
         clock, random = self.clock, self.random
         self._traffic_ends = BEGIN + random.choice((60, 150, 500)) * MS
+        latest = 100 * MS
+        if self.scenario.slow > 5 * MS:  # flows begin while state is on its way
+            self._traffic_ends += self.scenario.slow
+            latest = max(latest, self.scenario.slow)
         for line in self.ledger.lines:
             kind = random.random()
-            begin = S if random.random() < 0.7 else BEGIN + clock.between(-5 * MS, 100 * MS)
+            begin = S if random.random() < 0.7 else BEGIN + clock.between(-5 * MS, latest)
             if kind < 0.15:
                 continue  # this direction stays silent
             gap = random.choice((100 * US, 1 * MS, 1 * MS, 10 * MS, 60 * MS))
@@ -386,6 +393,10 @@ class World:
                 agent = source if fault == "export_fails" else destination
                 if agent.function is not None:
                     agent.function.fails.add(fault.split("_")[0])
+            case "return_fails":
+                for agent in self.agents.values():
+                    if agent.function is not None:
+                        agent.function.fails.add("return")
             case "transfer_late":
                 if source.function is not None:
                     source.function.slow = 10 * S
@@ -478,7 +489,8 @@ class World:
         """
         faults = set(self.scenario.faults)
         away = not faults.isdisjoint(("controller_killed", "controller_stopped"))
-        return away and not faults.isdisjoint(STATE_FAULTS)
+        late = self.scenario.slow > S or not faults.isdisjoint(STATE_FAULTS)
+        return away and late
 
     def _verdict(self) -> Iterator[str]:
         yield from self.ledger.doubled()
@@ -500,11 +512,12 @@ class World:
             if flow in in_order or self.strict_order:
                 yield text
         if not damaged:
-            if not self.stateless:
+            if not self.stateless and not self._said_state_lost:
                 yield from self.ledger.wrong
-            late, whose = self.ledger.longest
-            if late > self._bound():
-                yield f"{whose} waited {late / MS:.0f} ms, more than {self._bound() / MS:.0f}"
+            for flow, (late, whose) in self.ledger.longest.items():
+                bound = self._bound(flow)
+                if late > bound:
+                    yield f"{whose} waited {late / MS:.0f} ms, more than {bound / MS:.0f}"
         for flow in self.ledger.flows:
             yield from self._check_places(flow, flow in spared)
 
@@ -523,11 +536,26 @@ class World:
 
     strict_order = False
 
-    def _bound(self) -> int:
+    @property
+    def _said_state_lost(self) -> bool:
+        """State did not come back by rights, and the handover says so."""
+        said = any("state_lost" in report.flags for report in self.reports)
+        return said and "return_fails" in self.scenario.faults
+
+    def _bound(self, flow: Flow) -> int:
         scenario = self.scenario
-        if scenario.faults == ("none", "none") and not scenario.loss and not scenario.lateness:
-            return 60 * MS + scenario.stale
-        return PATIENCE
+        done = all(end.state is HandoverState.DONE for _, end in self.ended)
+        if scenario.faults != ("none", "none") or scenario.loss or scenario.lateness or not done:
+            return PATIENCE
+        quick = 60 * MS + scenario.stale
+        alone = self._began_late(flow) and not scenario.there_and_back
+        return quick if alone else quick + 2 * scenario.slow
+
+    def _began_late(self, flow: Flow) -> bool:
+        """Its source never had it, and its state need not be waited for."""
+        scenario = self.scenario
+        able = scenario.new_flows and scenario.function and not scenario.one_way
+        return able and self.ledger.began_at[flow] == DESTINATION
 
     def _check_places(self, flow: Flow, spared: bool) -> Iterator[str]:
         if not flow.part:
@@ -538,9 +566,12 @@ class World:
         if not spared:
             return
         way: list[int] = [flow.home]
+        places_of = [self.ledger.places(flow, side) for side in SIDES]
         for plan, end in self.ended:
             if flow.part in end.moved:
                 way.append(flow.home if plan.number == 2 else DESTINATION)
+            elif plan.number == 1 and any(places_of) and self._began_late(flow):
+                way += [DESTINATION, flow.home]  # it was served there for a while
         for side in SIDES:
             places = self.ledger.places(flow, side)
             allowed = way if side is Side.UPSTREAM or not self.scenario.one_way else [flow.home]

@@ -180,7 +180,14 @@ class Function:
     A context manager. `heard` are the events so far.
     """
 
-    def __init__(self, path: Path, *, holds: Sequence[str] = (), fails: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        holds: Sequence[str] = (),
+        fails: Sequence[str] = (),
+        new_flows: bool = False,
+    ) -> None:
         """`holds`: steps that are not answered before `go`; `fails`: steps that fail."""
         self.heard: list[dict[str, Any]] = []
         self._holds, self._fails = set(holds), set(fails)
@@ -188,7 +195,7 @@ class Function:
         self._lock = threading.Lock()
         self._end = socket.socket(socket.AF_UNIX)
         self._end.connect(str(path))
-        self._say(hello="test", lists_flows=False)
+        self._say(hello="test", lists_flows=False, new_flows=new_flows)
         self._thread = threading.Thread(target=self._serve, name="function")
 
     def _say(self, **fields: Any) -> None:

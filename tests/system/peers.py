@@ -15,7 +15,7 @@ from flowferry.testbed.bare import Chain
 from flowferry.wire import Command, KeyRing, Message, Opener, Sealer
 
 GREETING = struct.Struct("!HIQ")
-VERSION = 2
+VERSION = 3
 VNET = 10
 HEADERS = VNET + 14 + 20 + 8
 OWN = 9

@@ -88,44 +88,106 @@ def test_a_function_hears_every_step_in_order(testbed: Bed) -> None:
             assert len(exported["flows"]) == 10
 
 
-def test_a_flow_on_no_list_comes_through(testbed: Bed) -> None:
+class Talk:
+    """Two UDP flows from h1 to h2, and what has come of them there."""
+
+    def __init__(self, bed: Testbed, stack: ExitStack) -> None:
+        """Nothing has been sent."""
+        h1, h2 = bed.hosts["h1"], bed.hosts["h2"]
+        bed.run("h1", ["ping", "-c1", "-W5", h2.ip4])
+        self._to = (h2.ip4, 9000)
+        self._sink = stack.enter_context(namespace.call(h2.namespace, lambda: udp(h2.ip4, 9000)))
+        names = (b"known", b"new")
+        self._ends = {
+            name: stack.enter_context(namespace.call(h1.namespace, lambda: udp(h1.ip4, 0)))
+            for name in names
+        }
+        self._sent = dict.fromkeys(names, 0)
+        self.got: dict[bytes, list[int]] = {name: [] for name in names}
+        port = self._ends[b"new"].getsockname()[1]
+        #: The new flow, as agents name it.
+        self.new = f"udp,nw_src={h1.ip4},nw_dst={h2.ip4},tp_src={port},tp_dst=9000"
+
+    def send(self, name: bytes, packets: int) -> None:
+        """The next packets of a flow."""
+        for _ in range(packets):
+            self._ends[name].sendto(b"%s %d" % (name, self._sent[name]), self._to)
+            self._sent[name] += 1
+
+    def receive(self, packets: int) -> None:
+        """So many packets come, of whichever flow."""
+        for _ in range(packets):
+            name, number = self._sink.recv(100).split()
+            self.got[name].append(int(number))
+
+    def in_order(self, name: bytes, packets: int) -> None:
+        """All that was sent has come, in order."""
+        assert self.got[name] == list(range(packets))
+
+
+def test_a_flow_on_no_list_does_not_wait_for_the_state_of_others(testbed: Bed) -> None:
     """It begins when the source is frozen and has said which flows it gives away."""
     bed = build(testbed)
-    h1, h2 = bed.hosts["h1"], bed.hosts["h2"]
     with ExitStack() as stack:
         platform = stack.enter_context(Platform(bed, settling_ms=SETTLING, function_sockets=True))
-        bed.run("h1", ["ping", "-c1", "-W5", h2.ip4])
-        sink = stack.enter_context(namespace.call(h2.namespace, lambda: udp(h2.ip4, 9000)))
-        known, new = (
-            stack.enter_context(namespace.call(h1.namespace, lambda: udp(h1.ip4, 0)))
-            for _ in range(2)
-        )
-        known.sendto(b"known 0", (h2.ip4, 9000))
-        assert sink.recv(100) == b"known 0"
+        talk = Talk(bed, stack)
+        talk.send(b"known", 1)
+        talk.receive(1)
         ends = [bed.owner.directory / f"fn-{name}.sock" for name in ("i1", "i2")]
-        source = stack.enter_context(Function(ends[0], holds=["export"]))
-        taker = stack.enter_context(Function(ends[1]))
+        source = Function(ends[0], holds=["export"], new_flows=True)
+        stack.enter_context(source)
+        taker = stack.enter_context(Function(ends[1], new_flows=True))
         begun = platform.client.move("udp", "i2")
         source.await_event("export")
-        for number in range(20):
-            for name, end in ((b"new", new), (b"known", known)):
-                end.sendto(b"%s %d" % (name, number + 1), (h2.ip4, 9000))
+        talk.send(b"known", 20)
+        talk.send(b"new", 20)
+        talk.receive(20)  # nothing of the flow whose state is on its way
+        talk.in_order(b"new", 20)
+        assert "import" not in taker.names()
+        talk.send(b"new", 20)
         source.go()
-        got: dict[bytes, list[int]] = {b"new": [], b"known": []}
-        for _ in range(40):
-            which, index = sink.recv(100).split()
-            got[which].append(int(index))
-        assert got == {which: list(range(1, 21)) for which in got}
+        talk.receive(40)
+        talk.in_order(b"new", 40)
+        talk.in_order(b"known", 21)
         done = platform.client.wait(begun["id"])
-        assert (done["state"], done["lost_packets"], done["stray_packets"]) == ("done", 0, 0)
+        assert (done["state"], done["lost_packets"]) == ("done", 0)
         exported = next(event for event in source.heard if event["event"] == "export")
         assert len(exported["flows"]) == 1
         taker.await_event("released")
-        port = new.getsockname()[1]
-        flow = f"udp,nw_src={h1.ip4},nw_dst={h2.ip4},tp_src={port},tp_dst=9000"
         with platform.agents["i2"].client() as agent:
             owned = {one["flow"] for one in agent.flows(limit=100) if one["owned"]}
-        assert flow in owned
+        assert talk.new in owned
+
+
+def test_called_off_the_state_of_a_new_flow_goes_back_with_it(testbed: Bed, tmp_path: Path) -> None:
+    """Real bytes: what the function at the destination has made of the new flow meanwhile."""
+    bed = build(testbed)
+    with ExitStack() as stack:
+        platform = stack.enter_context(Platform(bed, settling_ms=SETTLING, function_sockets=True))
+        talk = Talk(bed, stack)
+        talk.send(b"known", 1)
+        talk.receive(1)
+        slow = f'case "$FLOWFERRY_PEER" in {bed.instances[1].mgmt_ip}:*) sleep 60;; esac'
+        export = f'cat "$FLOWFERRY_FLOWS"; touch {tmp_path}/begun; {slow}'
+        take = f'cat > {tmp_path}/got; cp "$FLOWFERRY_FLOWS" {tmp_path}/flows'
+        stack.enter_context(adapters(platform, tmp_path, export, take))
+        begun = platform.client.move("udp", "i2")
+        until((tmp_path / "begun").exists, "the export")
+        talk.send(b"known", 20)
+        talk.send(b"new", 20)
+        talk.receive(20)
+        talk.in_order(b"new", 20)
+        platform.client.abort(begun["id"])
+        talk.send(b"new", 20)
+        talk.receive(40)
+        over = platform.client.wait(begun["id"])
+        assert (over["state"], over["lost_packets"], over["flags"]) == ("aborted", 0, [])
+        talk.in_order(b"new", 40)
+        talk.in_order(b"known", 21)
+        assert (tmp_path / "got").read_text() == (tmp_path / "flows").read_text() == talk.new + "\n"
+        with platform.agents["i1"].client() as agent:
+            owned = {one["flow"] for one in agent.flows(limit=100) if one["owned"]}
+        assert talk.new in owned
 
 
 def udp(address: str, port: int) -> socket.socket:

@@ -262,3 +262,46 @@ fn no_hold_begins_over_a_flow_that_another_one_has_let_go() {
     endpoint.release(1, 4).unwrap();
     assert!(endpoint.hold(2, other(), 5).is_ok());
 }
+
+#[test]
+fn what_does_not_tell_its_flow_waits_for_the_state() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let all = spec(Role::Capture, "*", &[], &UP);
+    endpoint.hold(1, all, 1).unwrap();
+    let (fragment, _) = packet(1, Side::Upstream);
+    let (mut listed, mut new) = (fragment.key, fragment.key);
+    (listed.low_port, listed.high_port) = ([0, 7], [0, 53]);
+    (new.low_port, new.high_port) = ([0, 8], [0, 53]);
+    assert!(
+        [fragment.key, listed, new]
+            .iter()
+            .all(|key| endpoint.awaits(1, key))
+    );
+    endpoint.await_listed(1, [listed].into()).unwrap();
+    let waits = [fragment.key, listed, new].map(|key| endpoint.awaits(1, &key));
+    assert_eq!(waits, [true, true, false]);
+    endpoint.let_strays_go(1).unwrap();
+    assert!(!endpoint.awaits(1, &listed));
+}
+
+#[test]
+fn what_was_let_go_is_recalled_in_order() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    let (packet, frame) = packet(1, Side::Upstream);
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.on_frame(&packet, &frame, 2);
+    endpoint.release_side(1, packet.key).unwrap();
+    assert!(endpoint.next_write().is_some());
+    endpoint.take_actions();
+    assert_eq!(endpoint.recall(1).unwrap(), [packet.key]);
+    assert_eq!(flows(&endpoint.take_actions()), [(packet.key, None)]);
+    assert_eq!(endpoint.state(&packet.key), State::Held);
+    assert_eq!(endpoint.next_write(), None);
+    endpoint.on_frame(&packet, &frame, 3);
+    endpoint.turn(1, Role::Stray).unwrap();
+    let strays = std::iter::from_fn(|| endpoint.next_stray()).count();
+    assert_eq!(strays, 2);
+}

@@ -38,6 +38,7 @@ fn golden() -> Vec<(Record, &'static str)> {
                 handover,
                 last: true,
                 more: true,
+                whole: false,
                 flows: vec![listed(false), listed(true)],
             },
             "02 03 0000000000000201 0002 02 4011 0a000001 0007 0a000002 0035 \
@@ -48,9 +49,10 @@ fn golden() -> Vec<(Record, &'static str)> {
                 handover,
                 last: false,
                 more: false,
+                whole: true,
                 flows: vec![],
             },
-            "02 00 0000000000000201 0000",
+            "02 04 0000000000000201 0000",
         ),
         (
             Record::Fenced {
@@ -124,6 +126,7 @@ fn unknown_kinds_flags_and_sides_are_refused() {
         handover: 1,
         last: false,
         more: false,
+        whole: false,
         flows: vec![listed(false); LIST + 1],
     };
     assert!(Record::read(&long.write()).is_err());
@@ -166,6 +169,7 @@ fn lines_of_the_function() {
             Answer::Hello {
                 name: "nat".to_owned(),
                 lists_flows: true,
+                new_flows: false,
             },
         ),
         (
@@ -326,7 +330,7 @@ proptest! {
         let upstream = packet.on(Side::Upstream);
         let listed = to_directed(&upstream).expect("no reserved VLAN id");
         prop_assert_eq!(from_directed(&listed), upstream);
-        let record = Record::List { handover: 1, last: true, more: false, flows: vec![listed; 9] };
+        let record = Record::List { handover: 1, last: true, more: false, whole: true, flows: vec![listed; 9] };
         prop_assert_eq!(Record::read(&record.write()), Ok(record));
         let matching = to_match(&matching);
         prop_assert_eq!(matching.covers(&upstream), matching.covers(&packet));

@@ -90,6 +90,11 @@ class Key(click.ParamType[tuple[int, bytes]]):
 @click.option("--tls-ca", type=PEM, help="Who signs the other instances' certificates (PEM).")
 @click.option("--tls-certificate", type=PEM, help="This instance's, which stands for instance-N.")
 @click.option("--tls-key", type=PEM, help="The key to it.")
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="A flow may need what belongs to others: one that begins meanwhile waits for all state.",
+)
 def adapter(
     socket: Path,
     listen: tuple[str, int],
@@ -100,6 +105,7 @@ def adapter(
     tls_ca: str | None,
     tls_certificate: str | None,
     tls_key: str | None,
+    whole: bool,
     **hooks: str | None,
 ) -> None:
     """Move a function's state by shell hooks, beside its agent, until it is ended.
@@ -122,6 +128,7 @@ def adapter(
         most_bytes=most_bytes,
         staging=staging,
         tls=tls,
+        whole=whole,
     )
     try:
         asyncio.run(_serve(HooksAdapter(settings)))

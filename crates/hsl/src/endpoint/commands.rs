@@ -1,8 +1,8 @@
 //! Commands: holds begin, are released or aborted; aliases come and go.
 
 use super::{
-    Action, Endpoint, Event, Figures, Hold, HoldId, HoldState, Notice, RULES_PER_SIDE, Refusal,
-    Role, Spec, State, Treatment,
+    Action, Awaited, Endpoint, Event, Figures, Hold, HoldId, HoldState, Notice, RULES_PER_SIDE,
+    Refusal, Role, Spec, State, Treatment,
 };
 use crate::key::{Key, Parsed, Side};
 
@@ -136,7 +136,7 @@ impl Endpoint {
             flows_left: 0,
             told_half_full: false,
             led: false,
-            lets_strays_go: false,
+            awaited: Awaited::All,
         };
         // Flows still on their way out of an earlier hold are taken at once.
         let packets = self.flows.iter().map(|(key, flow)| flow.packet(key));
@@ -200,7 +200,7 @@ impl Endpoint {
             .filter(|hold| hold.state == HoldState::Holding);
         let hold = hold.ok_or(Refusal::Unknown(id))?;
         hold.spec.role = role;
-        hold.lets_strays_go = false;
+        hold.awaited = Awaited::All;
         self.publish_rules();
         let treated = self.treated.get(&id).into_iter().flatten();
         let treated: Vec<Key> = treated

@@ -1,9 +1,11 @@
 //! A hold: the packets of all flows that match are kept, or sent on, until it is released.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Treatment};
-use crate::key::{Key, Parsed, Side};
+use crate::key::{Key, Kind, Parsed, Side};
 use crate::matching::Match;
 
 /// Name of a hold; the controller uses the handover's id.
@@ -131,8 +133,33 @@ pub struct Hold {
     pub(super) told_half_full: bool,
     /// Somebody leads it, who has to say what happens when the buffer fills.
     pub(super) led: bool,
-    /// Strays go at once, whatever else is kept.
-    pub(super) lets_strays_go: bool,
+    /// Whose state is not here yet.
+    pub(super) awaited: Awaited,
+}
+
+/// Whose state a hold waits for. Strays of the other flows go at once, whatever else is kept.
+#[derive(Clone, Debug)]
+pub(super) enum Awaited {
+    /// Every flow's.
+    All,
+    /// That of these flows, seen from upstream, and of packets that do not tell their flow.
+    These(HashSet<Key>),
+    /// Nobody's: it is in.
+    Nobody,
+}
+
+impl Awaited {
+    /// A packet without ports may belong to any flow: a fragment, an error message.
+    pub(super) fn has(&self, upstream: &Key) -> bool {
+        match self {
+            Awaited::All => true,
+            Awaited::These(flows) => {
+                let nameless = upstream.low_port == [0; 2] || upstream.high_port == [0; 2];
+                nameless || upstream.kind == Kind::L2 as u8 || flows.contains(upstream)
+            }
+            Awaited::Nobody => false,
+        }
+    }
 }
 
 impl Hold {

@@ -24,11 +24,12 @@ pub mod table;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 pub use frames::{Budget, Part};
+use hold::Awaited;
 pub use hold::{Figures, Hold, HoldId, HoldState, Role, Spec};
 pub use output::{Action, Disposition, Notice, Refusal, Stray, Treatment};
 pub use table::{Duty, Event, State, Transition};
 
-use crate::key::{Key, Parsed};
+use crate::key::{Key, Parsed, Side};
 use frames::Queue;
 
 /// Rows of one side's rule table (FF_RULES).
@@ -57,6 +58,12 @@ impl FlowSide {
     fn packet(&self, key: &Key) -> Parsed {
         Parsed::flow(*key, self.swapped)
     }
+}
+
+/// The upstream key of the flow that has `key` on its side; `aliased`: those whose headers differ.
+fn upstream_of(aliased: &HashMap<Key, Parsed>, key: &Key) -> Key {
+    let alias = aliased.get(key).map(|upstream| upstream.key);
+    alias.unwrap_or(*key).on(Side::Upstream)
 }
 
 /// Called before each transition takes effect; failpoints hang here.

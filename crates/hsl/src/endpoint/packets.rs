@@ -2,7 +2,7 @@
 
 use super::{
     Disposition, Duty, Endpoint, Event, Figures, FlowSide, HoldId, HoldState, Part, Queue, State,
-    Stray, note, table,
+    Stray, note, table, upstream_of,
 };
 use crate::key::{Key, Parsed};
 
@@ -100,7 +100,8 @@ impl Endpoint {
         flow.state = row.to;
         let id = flow.hold;
         let hold = self.holds.get_mut(&id);
-        let strays_go = hold.as_ref().is_some_and(|hold| hold.lets_strays_go);
+        let goes = |hold: &&mut super::Hold| !hold.awaited.has(&upstream_of(&self.aliased, &key));
+        let strays_go = row.duty == Duty::KeepStray && hold.as_ref().is_some_and(goes);
         let figures = hold.map(|hold| &mut hold.figures);
         let mut nobodys = Figures::default();
         let figures = figures.unwrap_or(&mut nobodys);
@@ -173,7 +174,7 @@ impl Endpoint {
                 && self
                     .holds
                     .get(&flow.hold)
-                    .is_some_and(|hold| hold.lets_strays_go);
+                    .is_some_and(|hold| !hold.awaited.has(&upstream_of(&self.aliased, &key)));
             let taken = match flow.state {
                 State::Releasing => flow.queue.pop(&mut self.budget),
                 State::Held if strays_go => flow.queue.pop_stray(&mut self.budget),

@@ -1,7 +1,10 @@
 //! Flows of a hold one by one: which have come, and which are let go while the hold lasts.
 
+use std::collections::HashSet;
+
 use super::{
-    Action, Endpoint, Event, Hold, HoldId, HoldState, Refusal, Role, Spec, State, Treatment,
+    Action, Awaited, Endpoint, Event, Hold, HoldId, HoldState, Refusal, Role, Spec, State,
+    Treatment, upstream_of,
 };
 use crate::key::{Key, Parsed, Side};
 
@@ -17,17 +20,68 @@ impl Endpoint {
     /// and ahead of all that was captured here, so they need no fence; and a flow whose last
     /// packet strayed may not send another before it is answered.
     pub fn let_strays_go(&mut self, id: HoldId) -> Result<(), Refusal> {
+        self.await_only(id, Awaited::Nobody)
+    }
+
+    /// The state of `listed` flows, seen from upstream, is still to come; that of all others of hold
+    /// `id` is here, since there is none: their strays go at once.
+    pub fn await_listed(&mut self, id: HoldId, listed: HashSet<Key>) -> Result<(), Refusal> {
+        self.await_only(id, Awaited::These(listed))
+    }
+
+    fn await_only(&mut self, id: HoldId, awaited: Awaited) -> Result<(), Refusal> {
         let hold = self.holds.get_mut(&id).ok_or(Refusal::Unknown(id))?;
-        if std::mem::replace(&mut hold.lets_strays_go, true) {
+        if matches!(hold.awaited, Awaited::Nobody) {
             return Ok(());
         }
+        hold.awaited = awaited;
         for (key, flow) in &mut self.flows {
-            if flow.hold == id && flow.queue.lengths().0 > 0 && !flow.listed {
+            let strays = flow.hold == id && flow.queue.lengths().0 > 0;
+            let waits = hold.awaited.has(&upstream_of(&self.aliased, key));
+            if strays && !waits && !flow.listed {
                 flow.listed = true;
                 self.ready.push_back(*key);
             }
         }
         Ok(())
+    }
+
+    /// Whether a flow side of hold `id` waits for state.
+    pub fn awaits(&self, id: HoldId, key: &Key) -> bool {
+        let upstream = self.upstream_of(key);
+        let awaits = |hold: &Hold| hold.awaited.has(&upstream);
+        self.holds.get(&id).is_none_or(awaits)
+    }
+
+    /// Hold what was let go of hold `id` again: all its flows wait from now on. Which flow sides
+    /// that are.
+    pub fn recall(&mut self, id: HoldId) -> Result<Vec<Key>, Refusal> {
+        let holding = |hold: &&mut Hold| hold.state == HoldState::Holding;
+        let hold = self.holds.get_mut(&id).filter(holding);
+        let hold = hold.ok_or(Refusal::Unknown(id))?;
+        hold.awaited = Awaited::All;
+        let event = hold.spec.role.event();
+        let treated = self.treated.entry(id).or_default();
+        // What has an alias may be left to itself for another reason.
+        let let_go = |(key, treatment): &(&Key, &Treatment)| {
+            **treatment == Treatment::Pass && !self.aliased.contains_key(key)
+        };
+        let recalled: Vec<Key> = treated.iter().filter(let_go).map(|(key, _)| *key).collect();
+        for key in &recalled {
+            treated.remove(key);
+            self.actions.push(Action::Flow(*key, None));
+        }
+        for key in &recalled {
+            if self.flows.get(key).is_some_and(|flow| flow.hold == id) {
+                self.step(*key, event).expect("any flow can be taken");
+            }
+        }
+        Ok(recalled)
+    }
+
+    /// Whether flows have other headers on the other side.
+    pub fn has_aliases(&self) -> bool {
+        !self.aliases.is_empty()
     }
 
     /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
@@ -72,8 +126,7 @@ impl Endpoint {
 
     /// The upstream key of the flow that has `key` on its side.
     pub fn upstream_of(&self, key: &Key) -> Key {
-        let alias = self.aliased.get(key).map(|upstream| upstream.key);
-        alias.unwrap_or(*key).on(Side::Upstream)
+        upstream_of(&self.aliased, key)
     }
 
     /// The flow as it is seen from upstream, by what it looks like on its key's side.

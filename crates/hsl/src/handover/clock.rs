@@ -43,7 +43,7 @@ impl Handovers {
             return;
         };
         if part.quiet_until_ns.take_if(|until| *until <= now).is_some() {
-            self.fire(endpoint, id, Event::Drained, now);
+            self.drained(endpoint, id, now);
         }
     }
 
@@ -53,6 +53,10 @@ impl Handovers {
         };
         if part.due_ns.take_if(|due| *due <= now).is_none() {
             return;
+        }
+        if part.unlisted.drains() || part.unlisted.returns() {
+            let why = "the function did not give or take the state of new flows in time";
+            return self.fail_to_return(endpoint, id, why, now);
         }
         match part.phase {
             Phase::Preparing | Phase::Arming => {

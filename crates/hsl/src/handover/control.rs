@@ -348,10 +348,20 @@ impl Handovers {
         // What strayed at the source before it took the flows back may still be on the stream, and
         // comes before all that was captured here. The promise is enough: from now on nothing is
         // imported, so the controller may fence the source and turn the switches back.
-        let behind_all = part.is_fenced() || message.flags.contains(Flags::UNFENCED);
-        if event == Event::Handback && part.terms.role == Role::Destination && !behind_all {
+        if event == Event::Handback && part.terms.role == Role::Destination {
             part.promised = true;
-            return self.acknowledge(id, asked, Flags::NONE, None);
+            let forced = message.flags.contains(Flags::UNFENCED);
+            if part.error.is_none() && (forced || part.is_fenced()) {
+                part.error = message.error().cloned();
+            }
+            self.acknowledge(id, asked, Flags::NONE, None);
+            self.recall(endpoint, id, now);
+            if forced {
+                self.give_back_anyway(endpoint, id, now);
+            } else {
+                self.give_back_as_promised(endpoint, id, now);
+            }
+            return;
         }
         if part.error.is_none() {
             part.error = message.error().cloned();
@@ -545,7 +555,8 @@ impl Handovers {
 
     /// The destination has had all that strayed at the source: it gives back, if it has promised.
     pub(super) fn give_back_as_promised(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
-        let Some(part) = self.parts.get_mut(&id).filter(|part| part.is_fenced()) else {
+        let ready = |part: &&mut Part| part.is_fenced() && !part.unlisted.is_recalled();
+        let Some(part) = self.parts.get_mut(&id).filter(ready) else {
             return;
         };
         if std::mem::take(&mut part.promised) {

@@ -159,6 +159,8 @@ pub enum Answer {
         name: String,
         /// It answers `flows`.
         lists_flows: bool,
+        /// It serves flows that begin while state is on its way, and can give theirs back.
+        new_flows: bool,
     },
     /// The state is out.
     Exported {
@@ -203,6 +205,8 @@ struct Line {
     hello: Option<String>,
     #[serde(default)]
     lists_flows: bool,
+    #[serde(default)]
+    new_flows: bool,
     done: Option<String>,
     failed: Option<String>,
     #[serde(default)]
@@ -237,6 +241,7 @@ impl Answer {
             (Some(name), None, None) => Ok(Answer::Hello {
                 name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
                 lists_flows: line.lists_flows,
+                new_flows: line.new_flows,
             }),
             (None, Some("export"), None) => Ok(Answer::Exported { handover, bytes }),
             (None, Some("import"), None) => Ok(Answer::Imported { handover, bytes }),

@@ -17,6 +17,8 @@
 //! * **Release.** A flow goes on a side when its round is fenced and the state is in. The state is in
 //!   when the function says so, or at once when the source had no function that gave some. Both sides
 //!   being fenced for good (the final round), the hold itself ends.
+//! * **A flow on no list** has no state to wait for, and goes as soon as it is fenced, if both functions
+//!   can do with that ([`unlisted`]). Called off, its state, too, comes back before its packets do.
 //! * **One point of no return.** Until the destination has imported, it can give back; from then
 //!   on it refuses to. So a called-off source takes its state again only when the destination's
 //!   `return` record has come, never on the controller's word alone.
@@ -46,6 +48,7 @@ mod steps;
 mod stream;
 pub mod table;
 pub mod translate;
+mod unlisted;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -86,6 +89,7 @@ pub struct Settings {
 struct Joined {
     name: String,
     lists_flows: bool,
+    new_flows: bool,
 }
 
 /// A part that is over.
@@ -109,6 +113,8 @@ enum Survey {
     Prepare(HoldId),
     /// A source exports.
     Export(HoldId),
+    /// A destination gives back what it has served before the state was in.
+    Recall(HoldId),
     /// A source is over: what was served here since it was prepared is not any more.
     Disown(Spec),
     /// The controller asks.
@@ -185,7 +191,7 @@ impl Handovers {
             Input::Ended(id, error) => self.on_ended(endpoint, id, error, now),
             Input::HalfFull(id) => self.on_half_full(id, now),
             Input::Function(answer) => self.on_answer(endpoint, answer, now),
-            Input::FunctionGone => self.on_function_gone(now),
+            Input::FunctionGone => self.on_function_gone(endpoint, now),
             Input::StartedOver { epoch } => self.on_started_over(endpoint, epoch, now),
             Input::Tick => self.on_tick(endpoint, now),
         }

@@ -7,6 +7,7 @@ use flowferry_wire::{Command, Flags, Report};
 use super::function::Other;
 use super::repeat::Repeats;
 use super::rounds::Rounds;
+use super::unlisted::Unlisted;
 use super::{Phase, translate};
 use crate::endpoint::{HoldId, Role as HoldRole, Spec};
 use crate::key::{Key, Parsed, Side};
@@ -114,6 +115,8 @@ pub struct Part {
     pub quiet_until_ns: Option<u64>,
     /// There was a function that gave state, and how much; once the state is out.
     pub state: Option<State>,
+    /// Flows that are on no list, and were perhaps let go before the state was in.
+    pub unlisted: Unlisted,
     /// The fences of the flows that come, by side.
     pub rounds: [Rounds; 2],
     /// The flows that have come.
@@ -163,6 +166,7 @@ impl Part {
             draining: Vec::new(),
             quiet_until_ns: None,
             state: None,
+            unlisted: Unlisted::default(),
             rounds: Default::default(),
             seen: HashSet::new(),
             repeats: Repeats::default(),

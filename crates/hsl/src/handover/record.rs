@@ -10,7 +10,7 @@ use crate::endpoint::HoldId;
 use crate::key::Side;
 
 /// Version of the records, told in the greeting. Agents that differ do not talk.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Round of a marker that fences every flow of a side.
 pub const FINAL: u32 = u32::MAX;
 /// Flows in one list record.
@@ -25,6 +25,7 @@ const KIND_CANCEL: u8 = 7;
 
 const FLAG_FINAL: u8 = 1;
 const FLAG_MORE: u8 = 2;
+const FLAG_WHOLE: u8 = 4;
 const FLAG_UNFENCED: u8 = 1;
 const FLAG_PRESENT: u8 = 1;
 const FLAG_UNPROVEN: u8 = 2;
@@ -42,7 +43,8 @@ pub struct Directed {
 /// One record that is no packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Source: the flows that it serves, or with `last` those whose state is exported.
+    /// Source: the flows that it serves, or with `last` those whose state is exported. Destination, called
+    /// off: the flows that it has served meanwhile, and whose state it gives back.
     List {
         /// The part.
         handover: HoldId,
@@ -50,6 +52,9 @@ pub enum Record {
         last: bool,
         /// The list goes on in the next record.
         more: bool,
+        /// What is not on it needs no state of the source's, and what of it would come back could be
+        /// taken in.
+        whole: bool,
         /// At most [`LIST`], seen from upstream.
         flows: Vec<Directed>,
     },
@@ -64,7 +69,7 @@ pub enum Record {
         /// No marker had come: the settling time ended the fence.
         unfenced: bool,
     },
-    /// Source: the state is out.
+    /// Source: the state is out. Destination, called off: that of the flows in its list is.
     State {
         /// The part.
         handover: HoldId,
@@ -157,9 +162,14 @@ impl Record {
         let bit = |set: bool, flag: u8| if set { flag } else { 0 };
         match self {
             Record::List {
-                last, more, flows, ..
+                last,
+                more,
+                whole,
+                flows,
+                ..
             } => {
                 let flags = bit(*last, FLAG_FINAL) | bit(*more, FLAG_MORE);
+                let flags = flags | bit(*whole, FLAG_WHOLE);
                 head(&mut out, KIND_LIST, flags);
                 Directed::write_list(flows, &mut out);
             }
@@ -207,12 +217,13 @@ impl Record {
         };
         match *kind {
             KIND_LIST => {
-                known(FLAG_FINAL | FLAG_MORE)?;
+                known(FLAG_FINAL | FLAG_MORE | FLAG_WHOLE)?;
                 let flows = Directed::read_list(rest)?;
                 Ok(Record::List {
                     handover,
                     last: flags & FLAG_FINAL != 0,
                     more: flags & FLAG_MORE != 0,
+                    whole: flags & FLAG_WHOLE != 0,
                     flows,
                 })
             }

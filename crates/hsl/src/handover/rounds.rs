@@ -25,6 +25,8 @@ pub struct Rounds {
     gathering: Vec<Key>,
     /// Fenced, and waiting for the state.
     fenced: Vec<Key>,
+    /// Those of them that were seen to wait for it.
+    waiting: Vec<Key>,
     /// Every flow of this side is fenced, those that never came included.
     all: bool,
 }
@@ -81,7 +83,22 @@ impl Rounds {
 
     /// The flows that wait for nothing but the state; empties the list.
     pub fn take_fenced(&mut self) -> Vec<Key> {
-        std::mem::take(&mut self.fenced)
+        let mut taken = std::mem::take(&mut self.waiting);
+        taken.append(&mut self.fenced);
+        taken
+    }
+
+    /// Those of them that do not wait for it, though it is not in. The others are not asked again.
+    pub fn take_stateless(&mut self, waits: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let fenced = std::mem::take(&mut self.fenced);
+        let (waiting, taken) = fenced.into_iter().partition::<Vec<_>, _>(waits);
+        self.waiting.extend(waiting);
+        taken
+    }
+
+    /// A flow that has been let go is held again.
+    pub fn hold_again(&mut self, key: Key) {
+        self.waiting.push(key);
     }
 
     /// Every flow of this side is fenced.

@@ -163,7 +163,7 @@ impl Handovers {
         let Some(part) = self.parts.get_mut(&id) else {
             return;
         };
-        if part.phase != Phase::Draining {
+        if part.phase != Phase::Draining && !part.unlisted.drains() {
             return;
         }
         part.draining.retain(|other| *other != side);
@@ -171,11 +171,21 @@ impl Handovers {
             return;
         }
         match quiet {
-            None => drop(self.fire(endpoint, id, Event::Drained, now)),
+            None => self.drained(endpoint, id, now),
             Some(quiet) => {
                 part.flags = part.flags | Flags::DRAIN_UNPROVEN;
                 part.quiet_until_ns = Some(now + quiet);
             }
+        }
+    }
+
+    /// What had passed is through the function.
+    pub(super) fn drained(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
+        if self.phase(id) == Some(Phase::Draining) {
+            self.fire(endpoint, id, Event::Drained, now);
+        } else if let Some(part) = self.parts.get(&id).filter(|it| it.unlisted.drains()) {
+            let matching = part.terms.spec(HoldRole::Capture).matching;
+            self.survey(Survey::Recall(id), matching);
         }
     }
 
@@ -245,11 +255,20 @@ impl Handovers {
         let Some(part) = self.parts.get(&id) else {
             return;
         };
-        let flows: Vec<_> = part
-            .flows
-            .iter()
-            .filter_map(translate::to_directed)
-            .collect();
+        let flows = part.flows.clone();
+        let whole = last && self.lists_all(endpoint, &flows);
+        self.record_list(endpoint, id, &flows, (last, whole));
+    }
+
+    /// Tell the other agent of flows; the last such list, and on that one whether it is whole.
+    pub(super) fn record_list(
+        &mut self,
+        endpoint: &Endpoint,
+        id: HoldId,
+        flows: &[Parsed],
+        (last, whole): (bool, bool),
+    ) {
+        let flows: Vec<_> = flows.iter().filter_map(translate::to_directed).collect();
         let lists: Vec<Vec<_>> = match flows.is_empty() {
             true => vec![Vec::new()],
             false => flows.chunks(LIST).map(<[_]>::to_vec).collect(),
@@ -260,6 +279,7 @@ impl Handovers {
                 handover: id,
                 last,
                 more: at + 1 < count,
+                whole,
                 flows,
             };
             self.record(endpoint, id, record);
@@ -356,6 +376,10 @@ impl Handovers {
         part.due_ns = Some(now + part.terms.settling_ns);
         part.called_off = true;
         let (role, spec) = (part.terms.role, part.terms.spec(HoldRole::Capture));
+        if part.unlisted.is_free() {
+            let _ = endpoint.recall(id); // without the hold `Ended` has come
+        }
+        part.unlisted.end();
         self.actions.push(Action::Discard(id));
         let _ = endpoint.turn(id, HoldRole::Stray); // without the hold `Ended` has come
         match role {
@@ -537,15 +561,14 @@ impl Handovers {
         }
     }
 
-    /// Where the state is in, let what is fenced go.
+    /// Where the state is in, or there is none, let what is fenced go.
     pub(super) fn let_go_fenced(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
-        let Some(part) = self
-            .parts
-            .get_mut(&id)
-            .filter(|part| part.phase.has_state())
-        else {
+        let Some(part) = self.parts.get_mut(&id) else {
             return;
         };
+        if !part.phase.has_state() {
+            return self.let_unlisted_go(endpoint, id);
+        }
         if part.is_fenced() {
             self.fire(endpoint, id, Event::Fenced, now);
             return;
@@ -588,7 +611,9 @@ impl Handovers {
         };
         match event {
             Some(event) => {
-                if part.terms.role == Role::Destination {
+                let loses = part.terms.role == Role::Destination || part.unlisted.comes_back();
+                part.unlisted.end();
+                if loses {
                     part.flags = part.flags | Flags::STATE_LOST;
                 }
                 self.fire(endpoint, id, event, now);
@@ -634,8 +659,30 @@ impl Handovers {
 
     pub(super) fn on_answer(&mut self, endpoint: &mut Endpoint, answer: Answer, now: u64) {
         match answer {
-            Answer::Hello { name, lists_flows } => {
-                self.function = Some(super::Joined { name, lists_flows });
+            Answer::Hello {
+                name,
+                lists_flows,
+                new_flows,
+            } => {
+                self.function = Some(super::Joined {
+                    name,
+                    lists_flows,
+                    new_flows,
+                });
+            }
+            Answer::Exported { handover, bytes } if self.recalls(handover) => {
+                self.recalled(endpoint, handover, bytes, now);
+            }
+            Answer::ExportFailed { handover, error } if self.recalls(handover) => {
+                self.fail_to_return(endpoint, handover, &error, now);
+            }
+            Answer::Imported { handover, .. } if self.phase(handover) == Some(Phase::Regaining) => {
+                self.took_back(endpoint, handover, now);
+            }
+            Answer::ImportFailed { handover, error }
+                if self.phase(handover) == Some(Phase::Regaining) =>
+            {
+                self.fail_to_return(endpoint, handover, &error, now);
             }
             Answer::Exported { handover, bytes } => {
                 let Some(part) = self.parts.get_mut(&handover) else {
@@ -680,9 +727,20 @@ impl Handovers {
         }
     }
 
-    pub(super) fn on_function_gone(&mut self, now: u64) {
+    pub(super) fn on_function_gone(&mut self, endpoint: &mut Endpoint, now: u64) {
         self.function = None;
         self.asked_function.clear();
+        let returning = |part: &&Part| part.unlisted.drains() || part.unlisted.returns();
+        let returning: Vec<HoldId> = self
+            .parts
+            .values()
+            .filter(returning)
+            .map(|it| it.id)
+            .collect();
+        for id in returning {
+            let why = "the function has closed its control channel";
+            self.fail_to_return(endpoint, id, why, now);
+        }
         let waiting: Vec<(HoldId, Phase)> = self
             .parts
             .values()
@@ -722,6 +780,7 @@ impl Handovers {
                 }
             }
             Some(Survey::Export(id)) => self.on_surveyed_for_export(endpoint, id, served),
+            Some(Survey::Recall(id)) => self.on_surveyed_for_return(endpoint, id, served, now),
             Some(Survey::Disown(spec)) => {
                 let served = covered(endpoint, &spec, served);
                 if !served.is_empty() {

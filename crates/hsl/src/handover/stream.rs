@@ -51,12 +51,25 @@ impl Handovers {
                 self.give_back_as_promised(endpoint, id, now);
                 self.let_go_fenced(endpoint, id, now);
             }
-            (Role::Destination, Record::List { flows, more, .. }) => {
+            (
+                Role::Destination,
+                Record::List {
+                    flows, more, whole, ..
+                },
+            ) => {
                 if std::mem::replace(&mut part.list_over, !more) {
                     part.flows.clear();
                 }
                 part.list(flows.iter().map(translate::from_directed));
+                if whole && !more {
+                    self.await_listed(endpoint, id);
+                }
             }
+            (Role::Source, Record::List { flows, .. }) => {
+                part.unlisted
+                    .given(flows.iter().map(translate::from_directed));
+            }
+            (Role::Source, Record::State { .. }) => part.unlisted.come_back(),
             (
                 Role::Destination,
                 Record::State {
@@ -82,7 +95,7 @@ impl Handovers {
                 if part.phase.gives() {
                     self.fire(endpoint, id, Event::Handback, now);
                 }
-                self.fire(endpoint, id, Event::Returned, now);
+                self.take_back(endpoint, id, now);
             }
             (Role::Source, Record::Cancel { .. }) => {
                 part.called_off = true;

@@ -7,6 +7,7 @@
 
 mod leader;
 mod traffic;
+mod unlisted;
 mod world;
 
 use flowferry_hsl::handover::{Action, Input, Phase};

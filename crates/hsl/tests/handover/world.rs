@@ -75,6 +75,10 @@ pub struct World {
     sequence: u64,
     /// Lines that wait to be answered by the functions.
     lines: [VecDeque<String>; 2],
+    /// What the functions were told, in order.
+    pub told: [Vec<serde_json::Value>; 2],
+    /// The functions do not answer.
+    pub mute: bool,
     /// The controller is dead.
     pub leaderless: bool,
 }
@@ -105,11 +109,13 @@ impl World {
             cache: BTreeMap::new(),
             sequence: 0,
             lines: Default::default(),
+            told: Default::default(),
+            mute: false,
             leaderless: false,
         };
         if functions {
             for at in [SOURCE, DESTINATION] {
-                let hello = r#"{"hello": "test"}"#;
+                let hello = r#"{"hello": "test", "new_flows": true}"#;
                 world.function_says(at, hello);
             }
         }
@@ -211,7 +217,10 @@ impl World {
                         self.flush(at, side, flush);
                     }
                 }
-                Action::Tell(line) => self.lines[at].push_back(line.to_json().to_string()),
+                Action::Tell(line) => {
+                    self.told[at].push(line.to_json());
+                    self.lines[at].push_back(line.to_json().to_string());
+                }
                 Action::Strays { .. }
                 | Action::Discard(_)
                 | Action::HangUp(_)
@@ -319,6 +328,9 @@ impl World {
 
     /// The function of an instance answers one line.
     pub fn answer(&mut self, at: usize) {
+        if self.mute {
+            return;
+        }
         let Some(line) = self.lines[at].pop_front() else {
             return;
         };
@@ -331,7 +343,7 @@ impl World {
         }
     }
 
-    fn function_says(&mut self, at: usize, line: &str) {
+    pub fn function_says(&mut self, at: usize, line: &str) {
         let answer = flowferry_hsl::handover::function::Answer::read(line).expect("understood");
         let now = self.now;
         self.instances[at].handle(Input::Function(answer), now);
@@ -369,7 +381,7 @@ impl World {
         self.paths.values().flatten().all(VecDeque::is_empty)
             && self.streams.iter().all(VecDeque::is_empty)
             && self.records.iter().all(VecDeque::is_empty)
-            && self.lines.iter().all(VecDeque::is_empty)
+            && (self.mute || self.lines.iter().all(VecDeque::is_empty))
             && self.reports.is_empty()
             && self.instances.iter().all(Instance::is_quiet)
     }

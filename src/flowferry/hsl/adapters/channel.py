@@ -76,9 +76,9 @@ class Step:
             ) from None
 
 
-def hello(name: str, *, lists_flows: bool = False) -> bytes:
+def hello(name: str, *, lists_flows: bool = False, new_flows: bool = False) -> bytes:
     """The first line of the function's."""
-    return _line(hello=name, lists_flows=lists_flows)
+    return _line(hello=name, lists_flows=lists_flows, new_flows=new_flows)
 
 
 def done(step: Step, *, size: int) -> bytes:

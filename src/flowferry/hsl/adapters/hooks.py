@@ -10,6 +10,11 @@ State goes from adapter to adapter over the management network, not through the 
 there in a file until the destination's agent says `import`. A handover that is aborted leaves
 nothing behind. Hooks run one after another in the order of the agent's steps, each handover by
 itself, so that a long export holds up no other handover.
+
+Flows that begin while state is on its way are served at the destination at once, and a handover
+that is called off then takes their state back: `export` runs at the destination and `import` at the
+source. What was under way there is ended first. `whole` says that state is no sum of flows, and has
+them wait.
 """
 
 import asyncio
@@ -55,6 +60,11 @@ class Hooks:
     released: str | None = None
     aborted: str | None = None
 
+    @property
+    def one_sided(self) -> bool:
+        """State can be given and not taken, or the other way."""
+        return (self.export is None) != (self.import_ is None)
+
     def of(self, event: str) -> str | None:
         """The command for a step."""
         command: str | None = getattr(self, "import_" if event == "import" else event, None)
@@ -81,6 +91,8 @@ class Settings:
     #: With it, state goes over TLS; all adapters of a deployment have it, or none.
     tls: Tls | None = None
     name: str = "hooks"
+    #: A new flow may need what belongs to others (expectations, translations, quotas).
+    whole: bool = False
 
 
 class _HookError(Exception):
@@ -103,6 +115,8 @@ class HooksAdapter:
     _staged: dict[int, _Staged] = field(default_factory=dict)
     #: The last piece of work of each handover: the next one waits for it.
     _last: dict[int, "asyncio.Task[None]"] = field(default_factory=dict)
+    #: The event that it is about.
+    _at: dict[int, str] = field(default_factory=dict)
     #: Handovers that are over, the latest last: state that comes late for them is not taken.
     _ended: dict[int, None] = field(default_factory=dict)
     #: How to encrypt, for either end.
@@ -135,7 +149,8 @@ class HooksAdapter:
                     f"no agent answers on {settings.socket} ({error.strerror}); "
                     "set its function_socket and start it first"
                 ) from None
-            writer.write(channel.hello(settings.name))
+            new_flows = not settings.whole and not settings.hooks.one_sided
+            writer.write(channel.hello(settings.name, new_flows=new_flows))
             if ready is not None:
                 ready.set()
             try:
@@ -163,15 +178,21 @@ class HooksAdapter:
                 writer.write(channel.listed(step, ()))
                 continue
             before = self._last.get(step.handover)
-            if step.event == "aborted" and before is not None:
+            if before is not None and self._ends(step):
                 before.cancel()  # what it waits for is no longer wanted
             task = asyncio.create_task(self._work(step, before, writer))
             self._last[step.handover] = task
+            self._at[step.handover] = step.event
             task.add_done_callback(partial(self._forget, step.handover))
 
     def _forget(self, handover: int, task: "asyncio.Task[None]") -> None:
         if self._last.get(handover) is task:
-            del self._last[handover]
+            del self._last[handover], self._at[handover]
+
+    def _ends(self, step: Step) -> bool:
+        """Whether it means that the handover is called off: state goes back, or nowhere."""
+        turned = {("import", "drain"), ("export", "import")}
+        return step.event == "aborted" or (self._at[step.handover], step.event) in turned
 
     async def _work(
         self, step: Step, before: "asyncio.Task[None] | None", writer: asyncio.StreamWriter

@@ -1,0 +1,152 @@
+//! Flows that begin while the state of the others is on its way.
+
+use flowferry_hsl::key::Side;
+
+use crate::leader::Step as Lead;
+use crate::traffic::FLOWS;
+use crate::world::{DESTINATION, Fault, SOURCE, World};
+
+/// The flow that begins late.
+const NEW: u16 = FLOWS - 1;
+
+/// All flows but one are listed, the source's function is at its export, and packets of all flows
+/// have come to the destination.
+fn in_transfer() -> World {
+    let mut world = World::new(Fault::None, true);
+    for flow in 0..NEW {
+        world.send(flow, Side::Upstream);
+    }
+    world.run_dry().unwrap();
+    world.mute = true;
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    assert_eq!(world.leader.step, Lead::Turned);
+    assert!(names(&world, SOURCE).contains(&"export".to_owned()));
+    world.revalidate_all();
+    for flow in 0..FLOWS {
+        world.send(flow, Side::Upstream);
+        world.send(flow, Side::Downstream);
+    }
+    world.run_dry().unwrap();
+    world
+}
+
+/// The flows that the function of the destination has had packets of.
+fn served(world: &World) -> Vec<u16> {
+    let there = world.ledger.at.iter().filter(|(_, at)| **at == DESTINATION);
+    let mut flows: Vec<u16> = there.map(|((flow, _), _)| *flow).collect();
+    flows.dedup();
+    flows
+}
+
+fn names(world: &World, at: usize) -> Vec<String> {
+    let name = |line: &serde_json::Value| line["event"].as_str().expect("a name").to_owned();
+    world.told[at].iter().map(name).collect()
+}
+
+fn flows_of(world: &World, at: usize, event: &str) -> usize {
+    let line = world.told[at].iter().find(|line| line["event"] == event);
+    line.expect("told")["flows"]
+        .as_array()
+        .expect("a list")
+        .len()
+}
+
+#[test]
+fn a_flow_on_no_list_does_not_wait_for_the_state_of_others() {
+    let mut world = in_transfer();
+    assert_eq!(served(&world), [NEW]);
+    world.mute = false;
+    world.run_dry().unwrap();
+    world.ledger.check_complete().unwrap();
+    assert_eq!(served(&world).len(), usize::from(FLOWS));
+    world.finish().unwrap();
+    assert_eq!(world.leader.step, Lead::Done);
+    assert_eq!(flows_of(&world, DESTINATION, "import"), usize::from(NEW));
+}
+
+#[test]
+fn a_stray_of_a_flow_on_no_list_does_not_wait_either() {
+    let mut world = World::new(Fault::None, true);
+    world.send(0, Side::Upstream);
+    world.run_dry().unwrap();
+    world.mute = true;
+    let mut leader = std::mem::take(&mut world.leader);
+    leader.begin(&mut world, false);
+    world.leader = leader;
+    world.run_dry().unwrap();
+    // A cache that covers more than one flow is stale for both.
+    world.turn(SOURCE);
+    world.send(0, Side::Upstream);
+    world.send(NEW, Side::Upstream);
+    world.turn(DESTINATION);
+    world.run_dry().unwrap();
+    assert_eq!(served(&world), [NEW]);
+    world.mute = false;
+    world.finish().unwrap();
+    assert_eq!(world.leader.step, Lead::Done);
+}
+
+#[test]
+fn a_function_that_does_not_offer_it_gets_new_flows_with_the_state() {
+    for at in [SOURCE, DESTINATION] {
+        let mut world = World::new(Fault::None, true);
+        world.function_says(at, r#"{"hello": "one whole"}"#);
+        for flow in 0..NEW {
+            world.send(flow, Side::Upstream);
+        }
+        world.run_dry().unwrap();
+        world.mute = true;
+        let mut leader = std::mem::take(&mut world.leader);
+        leader.begin(&mut world, false);
+        world.leader = leader;
+        world.run_dry().unwrap();
+        world.revalidate_all();
+        world.send(NEW, Side::Upstream);
+        world.run_dry().unwrap();
+        assert!(served(&world).is_empty());
+        world.mute = false;
+        world.finish().unwrap();
+        assert_eq!(world.leader.step, Lead::Done);
+        assert_eq!(served(&world), [NEW]);
+    }
+}
+
+#[test]
+fn called_off_it_goes_back_behind_its_state() {
+    let mut world = in_transfer();
+    assert_eq!(served(&world), [NEW]);
+    world.leader.wants_abort = true;
+    for _ in 0..3 {
+        let mut leader = std::mem::take(&mut world.leader);
+        leader.hurry(&mut world);
+        world.leader = leader;
+        world.run_dry().unwrap();
+        world.pass_time(1_000_000);
+    }
+    // Its packets wait at the source, as its state is not even out at the destination.
+    world.send(NEW, Side::Upstream);
+    world.run_dry().unwrap();
+    assert!(world.ledger.check_complete().is_err());
+    world.mute = false;
+    world.finish().unwrap();
+    assert_eq!(world.leader.step, Lead::Done);
+    assert_eq!(flows_of(&world, DESTINATION, "export"), 1);
+    assert_eq!(flows_of(&world, SOURCE, "import"), 1);
+    let there = names(&world, DESTINATION);
+    assert_eq!(there, ["prepare", "drain", "freeze", "export", "aborted"]);
+    let here = names(&world, SOURCE);
+    assert_eq!(
+        here,
+        ["prepare", "drain", "freeze", "export", "import", "aborted"]
+    );
+    // It is accounted where its state is.
+    let owned = |at: usize| {
+        let sides = world.instances[at].programs.owned();
+        let flows = sides.iter().map(|flow| flow.key.on(Side::Upstream));
+        flows.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!((owned(SOURCE), owned(DESTINATION)), (usize::from(FLOWS), 0));
+}
