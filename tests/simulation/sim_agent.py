@@ -29,13 +29,13 @@ class Agent:
         keys: KeyRing,
         ledger: Ledger,
         ports: dict[Side, Port],
-        up: Callable[[int, int, bytes], None],
+        out: Callable[[int, int, int, bytes], None],
         buffer_bytes: int,
     ) -> None:
-        """`up(instance, side, frame)` brings a control frame to that side's switch."""
+        """`out(instance, to, side, frame)` brings a control frame to that side's switch."""
         self._clock, self.number, self._keys, self._ledger = clock, number, keys, ledger
         self.ports = ports
-        self._up = up
+        self._out = out
         self.core = _native.HslInstance(number, buffer_bytes=buffer_bytes)
         self._opener = _native.WireOpener(number)
         self._sealer = _native.WireSealer(number, 1)
@@ -223,8 +223,8 @@ class Agent:
         for action in self.core.actions():
             match action:
                 case ("send", side, message):
-                    frame, _ = self._sealer.seal(self._keys, message, _BLANK, _BLANK, 1500)
-                    self._up(self.number, side, frame)
+                    frame, sent = self._sealer.seal(self._keys, message, _BLANK, _BLANK, 1500)
+                    self._out(self.number, sent[3], side, frame)  # [3]: its addressee
                 case ("record", peer, behind, record):
                     self._records.append((behind, peer, record))
                 case ("connect", peer):

@@ -72,7 +72,7 @@ class World:
         for number in (*self.sources, DESTINATION):
             ports = {side: Port(clock, scenario.steering, scenario.stall) for side in SIDES}
             size = 4_000 if scenario.fault == "pressure" else 1 << 22
-            agent = Agent(clock, number, keys, ledger, ports, self.up, size)
+            agent = Agent(clock, number, keys, ledger, ports, self.out, size)
             agent.on_step = self._on_step
             self.agents[number] = agent
             if scenario.function and not scenario.one_way:  # one state cannot be in two places
@@ -243,14 +243,22 @@ class World:
 
     def _put_out(self, instance: int, side: Side, frame: bytes) -> None:
         if self.switches[side].connected:
-            agent = self.agents[instance]
-            agent.ports[side].carry(None, agent.on_frame, side, frame)
+            self._pass_on(instance, side, frame)
 
-    def up(self, instance: int, side: int, frame: bytes) -> None:
-        """From an instance: a packet-in at a switch."""
-        if self.switches[Side(side)].connected and instance not in self._unheard:
+    def out(self, instance: int, to: int, side: int, frame: bytes) -> None:
+        """From an instance to another one, by a switch, or to the controller as a packet-in."""
+        if instance in self._unheard:
+            return
+        if to:
+            for pause in self._fates():
+                self.clock.after(pause, self._pass_on, to, Side(side), frame)
+        elif self.switches[Side(side)].connected:
             for pause in self._fates():
                 self.clock.after(pause, self.controller.on_frame, frame)
+
+    def _pass_on(self, instance: int, side: Side, frame: bytes) -> None:
+        agent = self.agents[instance]
+        agent.ports[side].carry(None, agent.on_frame, side, frame)
 
     def _fates(self) -> Iterator[int]:
         """When a control frame arrives: once, or late, or twice, or never."""

@@ -21,6 +21,7 @@ from flowferry.hsl import Agent
 from flowferry.hsl.wiring import config_for
 from flowferry.testbed import Testbed, namespace
 from flowferry.wire import (
+    CONTROLLER,
     Command,
     Flags,
     KeyRing,
@@ -31,6 +32,7 @@ from flowferry.wire import (
     RejectedError,
     Sealer,
     Side,
+    address_of,
 )
 
 ETHERTYPE = 0x821C
@@ -58,6 +60,8 @@ class Hands:
             for side, device in DEVICES.items()
         }
         self._heard: list[Message] = []
+        #: Control frames from one instance to another: sender, side, frame.
+        self.between: list[tuple[int, Side, bytes]] = []
         #: Numbers of the datagrams that came out of each instance, downstream.
         self.passed: dict[int, list[int]] = {SOURCE: [], DESTINATION: []}
 
@@ -103,7 +107,9 @@ class Hands:
             if address[2] == socket.PACKET_OUTGOING:
                 continue
             kind = int.from_bytes(frame[12:14], "big")
-            if kind == ETHERTYPE:
+            if kind == ETHERTYPE and frame[:6] != address_of(CONTROLLER):
+                self.between.append((instance, side, frame))
+            elif kind == ETHERTYPE:
                 try:
                     self._heard.append(self._opener.open(frame))
                 except RejectedError as error:

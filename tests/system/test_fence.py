@@ -26,16 +26,20 @@ def test_on_the_barrier_reply_packets_come_behind_the_marker(run_name: Callable[
     assert late
 
 
+@pytest.mark.parametrize("sender", ["first-packet", "destination"])
 @pytest.mark.parametrize(("ports", "steering"), [("system", False), ("afxdp-nonpmd", True)])
 def test_behind_the_first_packet_none_come(
-    run_name: Callable[[], str], ports: str, steering: bool
+    run_name: Callable[[], str], ports: str, steering: bool, sender: str
 ) -> None:
-    assert late_flips(run_name(), "first-packet", FAST, ports, steering) == []
+    assert late_flips(run_name(), sender, FAST, ports, steering) == []
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("sender", ["first-packet", "destination"])
 @pytest.mark.parametrize("steering", [False, True], ids=["plain", "steered"])
 @pytest.mark.parametrize("ports", ["system", "afxdp-nonpmd"])
-def test_a_thousand_flips(run_name: Callable[[], str], ports: str, steering: bool) -> None:
-    assert late_flips(run_name(), "first-packet", THOROUGH, ports, steering) == []
+def test_a_thousand_flips(
+    run_name: Callable[[], str], ports: str, steering: bool, sender: str
+) -> None:
+    assert late_flips(run_name(), sender, THOROUGH, ports, steering) == []

@@ -11,7 +11,17 @@ from control_rig import DESTINATION, FINAL, HANDOVER, SOURCE, Hands, Pair, plain
 from hsl_pcap import until
 
 from flowferry.testbed import Testbed
-from flowferry.wire import Command, Counter, Flags, KeyRing, Reason, Report, Sealer, Side
+from flowferry.wire import (
+    Command,
+    Counter,
+    Flags,
+    KeyRing,
+    Message,
+    Reason,
+    Report,
+    Sealer,
+    Side,
+)
 
 
 @pytest.fixture(params=["bridge", "forwarder"])
@@ -49,6 +59,59 @@ def test_a_flow_moves_behind_its_strays(pair: Pair) -> None:
     assert hands.passed[SOURCE] == [1]
     for instance in pair.agents:
         assert pair.status(instance)["handovers"]["parts"] == []
+
+
+def test_the_destination_fences_without_the_controller(pair: Pair) -> None:
+    hands = pair.prepared()
+    hands.packet(DESTINATION, 3)
+    hands.until(lambda: hands.between, "marker of the destination")
+    sender, side, marker = hands.between[0]
+    assert (sender, side) == (DESTINATION, Side.UPSTREAM)
+    hands.raw(SOURCE, side, marker)
+    # It freezes nothing: the other switch may not have turned.
+    hands.packet(SOURCE, 2)
+    hands.until(lambda: hands.passed[SOURCE] == [1, 2], "packet through the source")
+    assert hands.passed[DESTINATION] == []
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.until(lambda: hands.passed[DESTINATION] == [3], "packet behind the fence")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        plain(Command.FREEZE, SOURCE, HANDOVER),
+        plain(Command.COMMIT, SOURCE, HANDOVER),
+        plain(Command.RELEASE, SOURCE, HANDOVER, Flags.UNFENCED),
+        Message(
+            command=Command.MARKER, to=SOURCE, handover=HANDOVER, side=Side.UPSTREAM, round=FINAL
+        ),
+    ],
+    ids=lambda word: word.command.name,
+)
+def test_only_the_controller_leads(pair: Pair, word: Message) -> None:
+    """Whoever takes the flows sends markers of its rounds, and nothing else is believed."""
+    hands = pair.prepared()
+    destination = Sealer(pair.keys, sender=DESTINATION, boot=1 << 62)
+    frame, _ = destination.seal(word, destination=bytes(6), source=bytes(6))
+    hands.raw(SOURCE, Side.UPSTREAM, frame)
+    until(lambda: pair.status(SOURCE)["handovers"]["unexpected"] == 1, "the frame")
+    hands.send(plain(Command.QUERY, SOURCE, HANDOVER))
+    assert hands.hear(Command.STATUS, SOURCE).step == "prepared"
+
+
+def test_markers_of_a_third_instance_fence_nothing(pair: Pair) -> None:
+    hands = pair.prepared()
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.packet(DESTINATION, 2)
+    hands.hear(Command.SEEN, DESTINATION)
+    stranger = Sealer(pair.keys, sender=3, boot=1)
+    marker = Message(
+        command=Command.MARKER, to=SOURCE, handover=HANDOVER, side=Side.UPSTREAM, round=1
+    )
+    frame, _ = stranger.seal(marker, destination=bytes(6), source=bytes(6))
+    hands.raw(SOURCE, Side.UPSTREAM, frame)
+    until(lambda: pair.status(SOURCE)["handovers"]["unexpected"] == 1, "the frame")
+    assert hands.passed[DESTINATION] == []
 
 
 def test_what_is_called_off_after_the_turn_goes_back_in_order(pair: Pair) -> None:

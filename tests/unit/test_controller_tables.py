@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_partition import packets, rule_sets, served_by
@@ -21,11 +22,12 @@ from flowferry.controller.model import (
 from flowferry.controller.openflow import oxm, tables
 from flowferry.controller.openflow.codec import PORT_CONTROLLER, Change, Entry, Output
 from flowferry.controller.openflow.oxm import Oxm
-from flowferry.wire import Match, Side
+from flowferry.wire import CONTROLLER, Match, Side, address_of
 
 #: A frame: every field that it has.
 Frame = dict[int, int]
 FIRST = 10
+CONTROL = (oxm.CONTROL_ETHERTYPE, None)
 
 
 def frame(match: Match, port: int) -> Frame:
@@ -107,14 +109,30 @@ def test_broadcast_and_what_is_not_ip_take_one_path() -> None:
         assert sent_to(on(model, DOWNSTREAM), {**arp, oxm.IN_PORT: port}) == [1]
 
 
-def test_control_frames_come_from_instances_only() -> None:
-    control = {oxm.ETH_DST: 0x020000000001, oxm.ETH_TYPE: oxm.CONTROL_ETHERTYPE}
-    assert sent_to(on(three(), UPSTREAM), {**control, oxm.IN_PORT: 1}) == []
-    to_controller = [PORT_CONTROLLER]
-    assert sent_to(on(three(), UPSTREAM), {**control, oxm.IN_PORT: 12}) == to_controller
+def control(to: int, port: int) -> Frame:
+    """A control frame to an instance, or to the controller."""
+    address = int.from_bytes(address_of(to), "big")
+    return {oxm.ETH_DST: address, oxm.ETH_TYPE: oxm.CONTROL_ETHERTYPE, oxm.IN_PORT: port}
 
 
-def test_groups_in_a_chain_follow_each_other_and_share_nothing() -> None:
+@pytest.mark.parametrize("side", BOTH_SIDES)
+def test_control_frames_come_from_instances_only(side: Side) -> None:
+    for to in (CONTROLLER, 2):
+        assert sent_to(on(three(), side), control(to, port=1)) == []
+    assert sent_to(on(three(), side), control(CONTROLLER, port=12)) == [PORT_CONTROLLER]
+    assert sent_to(on(three(), side), control(3, port=12)) == [13]
+
+
+def test_instances_of_two_groups_do_not_hear_each_other() -> None:
+    middle = list(tables.entries(chain(), FIRST)[2].values())
+    assert sent_to(middle, control(1, port=22)) == [21]
+    assert sent_to(middle, control(3, port=14)) == [13]
+    # The controller hears it, and knows that it is none for it.
+    assert sent_to(middle, control(3, port=22)) == [PORT_CONTROLLER]
+
+
+def chain() -> Model:
+    """Groups a (instances 1 and 2) and b (3 and 4), which meet at switch 2."""
     model = Model(
         groups={
             "a": Group("a", 0, Attachment(1, (1,)), Attachment(2, group="b")),
@@ -123,7 +141,11 @@ def test_groups_in_a_chain_follow_each_other_and_share_nothing() -> None:
     )
     for k, group in ((1, "a"), (2, "a"), (3, "b"), (4, "b")):
         model = model.with_instance(Instance(f"i{k}", k, group, 10 + k, 20 + k))
-    model = model.with_rule(Rule(1, "b", parse("udp"), 100, 4))
+    return model
+
+
+def test_groups_in_a_chain_follow_each_other_and_share_nothing() -> None:
+    model = chain().with_rule(Rule(1, "b", parse("udp"), 100, 4))
     middle = list(tables.entries(model, FIRST)[2].values())
     udp = frame(parse("udp,nw_src=10.0.0.1"), 0)
     tcp = frame(parse("tcp,nw_src=10.0.0.1"), 0)
@@ -131,8 +153,9 @@ def test_groups_in_a_chain_follow_each_other_and_share_nothing() -> None:
     assert sent_to(middle, {**udp, oxm.IN_PORT: 22}) == [14]
     assert sent_to(middle, {**tcp, oxm.IN_PORT: 22}) == [13]
     assert sent_to(middle, {**udp, oxm.IN_PORT: 14}) == [21]
+    packets = [entry for entry in middle if entry.match.fields.get(oxm.ETH_TYPE) != CONTROL]
     reached = {
-        table: {o.port for entry in middle if entry.table == table for o in entry.outputs}
+        table: {o.port for entry in packets if entry.table == table for o in entry.outputs}
         for table in {entry.table for entry in middle} - {0}
     }
     assert reached == {11: {21}, 12: {13, 14}}

@@ -166,6 +166,8 @@ MESSAGES = {
             Counter.STRAY_PACKETS: 32,
             Counter.RELEASED_PACKETS: 999,
             Counter.LOST_PACKETS: 1,
+            Counter.MARKERS: 6,
+            Counter.FENCE_US: 750,
         },
     ),
     "aborted": up(Command.ABORTED, 2, counts={Counter.LOST_PACKETS: 0}),

@@ -306,6 +306,12 @@ fn table<'py, K: IntoPyObject<'py>, V: IntoPyObject<'py>>(
     Ok(dict)
 }
 
+/// Behind `flowferry.wire.address_of`.
+#[pyfunction]
+fn wire_address_of(instance: u32) -> [u8; 6] {
+    wire::address_of(instance)
+}
+
 /// The numbers on the wire by name, for whoever must agree with them.
 #[pyfunction]
 fn wire_tables(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -346,5 +352,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wire_encode, module)?)?;
     module.add_function(wrap_pyfunction!(wire_decode, module)?)?;
     module.add_function(wrap_pyfunction!(wire_split, module)?)?;
+    module.add_function(wrap_pyfunction!(wire_address_of, module)?)?;
     module.add_function(wrap_pyfunction!(wire_tables, module)?)
 }

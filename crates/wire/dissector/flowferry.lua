@@ -34,7 +34,7 @@ local REASONS = {
 local COUNTERS = {
     "flows", "captured_packets", "captured_bytes_peak", "stray_packets", "released_packets",
     "lost_packets", "discarded_packets", "outstanding_packets", "buffer_bytes",
-    "buffer_limit_bytes", "rejected_frames",
+    "buffer_limit_bytes", "rejected_frames", "markers", "fence_us",
 }
 
 local HEADER_LEN, TAG_LEN, TLV_HEADER_LEN = 40, 16, 4

@@ -109,6 +109,16 @@ impl<T: AsRef<[u8]>> Frame<T> {
     }
 }
 
+/// Where frames for `instance` go, or for the controller: nobody's address. Switches tell instances
+/// apart by it; receivers go by what is signed.
+pub const fn address_of(instance: u32) -> Mac {
+    let [a, b, c, d] = instance.to_be_bytes();
+    match instance {
+        crate::CONTROLLER => [0x02, 0xff, 0, 0, 0, 0],
+        _ => [0x02, 0xfe, a, b, c, d],
+    }
+}
+
 /// Put an Ethernet header before a control payload.
 ///
 /// No padding is needed: header and tag alone make 70 bytes, above Ethernet's 60.

@@ -48,7 +48,7 @@ pub use error::{Malformed, Unsendable};
 pub use flow::{Ends, Flow, Vlans};
 pub use frame::{
     Control, DEFAULT_MTU, ETHERNET_LEN, ETHERTYPE, Frame, HEADER_LEN, Mac, OVERHEAD, TAG_LEN,
-    VERSION, ethernet,
+    VERSION, address_of, ethernet,
 };
 pub use keys::{KEY_MIN, Key, KeyError, KeyRing};
 pub use matching::{Masked, Match, Network};

@@ -40,6 +40,10 @@ numbered! {
         BufferLimitBytes = 10 "buffer_limit_bytes",
         /// Control frames rejected since the agent started.
         RejectedFrames = 11 "rejected_frames",
+        /// Marker rounds that the destination has begun.
+        Markers = 12 "markers",
+        /// The longest of them, microseconds.
+        FenceUs = 13 "fence_us",
     }
 }
 

@@ -2,9 +2,10 @@
 
 On a real Open vSwitch an entry is flipped between two instances' ports under load, again and again.
 The old instance's agent captures what still arrives, and counts. A marker goes down the old path
-*(barrier)* on the barrier reply, or *(first packet)* once the first packet has been seen on the new
-path (docs/direct.md). What the agent captures after it has confirmed the marker, behind a flush of
-every CPU's queue, came behind the marker: the fence was none.
+*(barrier)* on the barrier reply, or once the first packet has been seen on the new path: from the
+controller *(first packet)*, or from the new instance by its port *(destination*, see docs/direct.md).
+What the agent captures after it has confirmed the marker, behind a flush of every CPU's queue, came
+behind the marker: the fence was none.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from flowferry.bench.report import Report
 from flowferry.bench.settings import Settings
 from flowferry.bench.survey import Figure, Survey
 from flowferry.controller.openflow import codec
-from flowferry.controller.openflow.oxm import of_match
+from flowferry.controller.openflow.oxm import Oxm, of_control, of_match
 from flowferry.hsl import Agent, KeyFile
 from flowferry.hsl.wiring import config_for
 from flowferry.testbed import Testbed, TestbedError, namespace
-from flowferry.wire import Command, KeyRing, Match, Message, Sealer, Side
+from flowferry.wire import CONTROLLER, Command, KeyRing, Match, Message, Sealer, Side, address_of
 
 TITLE = "Packets behind a marker on the old path, per flip of an entry"
-Mode = Literal["barrier", "first-packet"]
-MODES: tuple[Mode, ...] = ("barrier", "first-packet")
+Mode = Literal["barrier", "first-packet", "destination"]
+MODES: tuple[Mode, ...] = ("barrier", "first-packet", "destination")
 FIGURES = (
     Figure("flips", "flips"),
     Figure("late_flips", "flips with packets behind"),
@@ -44,11 +45,12 @@ FIGURES = (
 )
 #: UDP flows whose packets are flipped; the probe's ports.
 FLOWS, RATE, FIRST_PORT = 16, 20_000, 7000
-#: Of the entry that is flipped: above the testbed's own.
-PRIORITY, COOKIE = 200, 0xF10FE_0F11
+#: Of our entries: above the testbed's own, which drops control frames.
+PRIORITY, COOKIE = 65_001, 0xF10FE_0F11
 #: So long after the reply no packet takes the old path any more, under this load.
 SETTLED_S = 0.03
 _UDP = Match(family=4, protocol=17)
+SOURCE = address_of(CONTROLLER)
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,8 @@ class Switch:
             data += more
         return data
 
-    def send_to(self, port: int) -> None:
-        """UDP goes out by a port from now on; returns with the barrier reply."""
-        match = of_match(_UDP)
+    def send(self, match: Oxm, port: int) -> None:
+        """What matches goes out by a port from now on; returns with the barrier reply."""
         entry = codec.Entry(0, PRIORITY, match, COOKIE, (codec.Output(port),))
         self._xid += 2
         self._send(
@@ -154,6 +155,10 @@ class Instance:
             if address[2] != socket.PACKET_OUTGOING and frame[12:24:11] == b"\x08\x11":
                 return
 
+    def put_in(self, frame: bytes) -> None:
+        """Send a frame to the switch, as the agent does."""
+        self._eye.send(frame)
+
     def await_fence(self, number: int) -> int:
         """Return when the marker of that number is confirmed: packets captured by then."""
         for event in self._events:
@@ -195,7 +200,9 @@ class Bench:
         stack.callback(self._switch.close)
         self._number = 0
         self._at = 0
-        self._switch.send_to(self._instances[0].port)
+        for one in self._instances:
+            self._switch.send(of_control(to=one.number), one.port)
+        self._switch.send(of_match(_UDP), self._instances[0].port)
         stack.enter_context(_traffic(bed))
         self._instances[0].await_packet()
 
@@ -205,11 +212,14 @@ class Bench:
         self._at = 1 - self._at
         old.capture()
         first, last = self._marker(old), self._marker(old)
-        self._switch.send_to(new.port)
+        self._switch.send(of_match(_UDP), new.port)
         replied = time.monotonic()
-        if mode == "first-packet":
+        if mode != "barrier":
             new.await_packet()
-        self._switch.put_out(old.port, first[1])
+        if mode == "destination":
+            new.put_in(first[1])
+        else:
+            self._switch.put_out(old.port, first[1])
         at_fence = old.await_fence(first[0])
         fence_ms = (time.monotonic() - replied) * 1e3
         while time.monotonic() < replied + SETTLED_S:
@@ -228,7 +238,7 @@ class Bench:
             side=Side.UPSTREAM,
             round=1,
         )
-        frame, _ = self._sealer.seal(message, destination=bytes(6), source=bytes(6))
+        frame, _ = self._sealer.seal(message, destination=address_of(to.number), source=SOURCE)
         return self._number, frame
 
 
@@ -254,7 +264,7 @@ def bench(name: str, **options: Any) -> Iterator[Bench]:
 
 
 def run(settings: Settings) -> Report:
-    """Every kind of port, steering on and off, both fences; ten flips a pass."""
+    """Every kind of port, steering on and off, each fence; ten flips a pass."""
     flips = settings.passes * 10
     told = {**settings.to_dict(), "flips": flips, "flows": FLOWS, "packets_per_second": RATE}
     drawn = (("fence_ms_p50", "reply to fence, median"),)
@@ -285,5 +295,5 @@ def _values(found: list[Flip], mode: Mode) -> dict[str, Any]:
         "late_most": max(late),
         "fence_ms_p50": sorted(flip.fence_ms for flip in found)[len(found) // 2],
         # A barrier reply is not expected to be a fence.
-        "unfenced": sum(late) if mode == "first-packet" else None,
+        "unfenced": None if mode == "barrier" else sum(late),
     }

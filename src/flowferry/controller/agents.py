@@ -32,20 +32,17 @@ from flowferry.wire import (
     Sealer,
     Side,
     UnsendableError,
+    address_of,
     split,
 )
 
 LOG = logging.getLogger(__name__)
-#: Ethernet addresses mean nothing to receivers; these say in a capture who speaks.
-SOURCE = bytes.fromhex("02ff00000000")
+#: Means nothing to receivers, and says in a capture who speaks.
+SOURCE = address_of(CONTROLLER)
 #: Why an agent counts as dead that answers.
 RESTARTED = "its agent failed open or was restarted"
 #: Between questions to agents that take part in nothing, in heartbeats.
 IDLE_FACTOR = 5
-
-
-def _destination(instance: int) -> bytes:
-    return b"\x02\xfe" + instance.to_bytes(4, "big")
 
 
 @dataclass
@@ -136,7 +133,7 @@ class Agents:
             for each in self._fitting(replace(message, to=number)):
                 try:
                     frame, sent = self._sealer.seal(
-                        each, destination=_destination(number), source=SOURCE
+                        each, destination=address_of(number), source=SOURCE
                     )
                 except UnsendableError:
                     LOG.exception("%s to instance %d", message.command.name, number)

@@ -18,6 +18,7 @@ from flowferry._native import WireMalformedError as MalformedError
 from flowferry._native import WirePartError as PartError
 from flowferry._native import WireRejectedError as RejectedError
 from flowferry._native import WireUnsendableError as UnsendableError
+from flowferry._native import wire_address_of as address_of
 from flowferry.wire.frames import Assembler, Opener, Sealer, decode, encode, split
 from flowferry.wire.values import (
     CONTROLLER,
@@ -69,6 +70,7 @@ __all__ = [
     "Side",
     "UnsendableError",
     "WireError",
+    "address_of",
     "decode",
     "encode",
     "split",

@@ -84,6 +84,8 @@ class Counter(IntEnum):
     BUFFER_BYTES = 9
     BUFFER_LIMIT_BYTES = 10
     REJECTED_FRAMES = 11
+    MARKERS = 12
+    FENCE_US = 13
 
 
 class Reason(IntEnum):

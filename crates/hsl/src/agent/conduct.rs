@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use flowferry_wire::{Command, Counter, DEFAULT_MTU, Message, Tlv, split};
+use flowferry_wire::{CONTROLLER, Command, Counter, DEFAULT_MTU, Message, Tlv, split};
 use serde_json::json;
 
 use super::strays::{Sender, Taker};
@@ -127,14 +127,16 @@ impl Agent {
             return;
         };
         self.conduct.lists = self.conduct.lists.wrapping_add(1);
-        let (to, from) = radio.addresses();
+        let addressee = message.to;
+        let (to, from) = radio.addresses(addressee);
         let parts = split(&message, DEFAULT_MTU, self.conduct.lists);
         for mut part in parts.unwrap_or_default() {
             match trust
                 .sealer
                 .seal(&trust.keys, &mut part, to, from, DEFAULT_MTU)
             {
-                Ok(frame) => radio.send(side, &frame),
+                Ok(frame) if addressee == CONTROLLER => radio.send(side, &frame),
+                Ok(frame) => radio.send_by(side, &frame),
                 Err(error) => eprintln!("flowferry hsl: cannot send {}: {error}", part.command),
             }
         }

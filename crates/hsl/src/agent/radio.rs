@@ -1,15 +1,14 @@
-//! Control frames to the controller: out by a packet socket on each of the instance's own interfaces.
+//! Control frames: out by a packet socket on each of the instance's own interfaces.
 //!
-//! The switches hand them to the controller (docs/testbed.md). The sockets are opened before the
+//! The switches hand them to the controller, or to the instance that they are for. The sockets are opened before the
 //! agent gives up its capabilities, and receive nothing: frames come in through the programs.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::key::{ETHERTYPE_CONTROL, Side};
+use flowferry_wire::address_of;
 
-/// Where control frames go: nobody's address, which switches match by EtherType.
-const TO: [u8; 6] = [0x02, 0xff, 0, 0, 0, 0];
+use crate::key::{ETHERTYPE_CONTROL, Side};
 
 /// See the module's head.
 pub struct Radio {
@@ -34,17 +33,24 @@ impl Radio {
         })
     }
 
-    /// Ethernet addresses of frames to the controller: destination, source.
-    pub fn addresses(&self) -> ([u8; 6], [u8; 6]) {
-        (TO, self.from)
+    /// Ethernet addresses of frames to `instance`: destination, source.
+    pub fn addresses(&self, instance: u32) -> ([u8; 6], [u8; 6]) {
+        (address_of(instance), self.from)
     }
 
-    /// Send a frame on `side`, or on the other one if that has gone.
+    /// Send a frame to the controller, on `side` or on the other one if that has gone.
     pub fn send(&mut self, side: Side, frame: &[u8]) {
-        let sent = [side, side.other()]
-            .iter()
-            .any(|side| send(&self.sockets[side.index()], frame).is_ok());
-        match sent {
+        self.send_on(&[side, side.other()], frame);
+    }
+
+    /// Send a frame that means the side it goes by.
+    pub fn send_by(&mut self, side: Side, frame: &[u8]) {
+        self.send_on(&[side], frame);
+    }
+
+    fn send_on(&mut self, sides: &[Side], frame: &[u8]) {
+        let mut sockets = sides.iter().map(|side| &self.sockets[side.index()]);
+        match sockets.any(|socket| send(socket, frame).is_ok()) {
             true => self.sent += 1,
             false => self.failed += 1, // what matters is repeated
         }

@@ -6,6 +6,7 @@ use flowferry_wire::{Command, Counts, Flags, InReplyTo, Message, Reason, Report,
 
 use super::function::{Other, Tell};
 use super::part::{Asked, Part, Role, Terms};
+use super::record::FINAL;
 use super::repeat::Topic;
 use super::{Action, Event, Handovers, Phase, Purpose, Survey, figures, translate};
 use crate::endpoint::{Endpoint, HoldId, Role as HoldRole, Spec};
@@ -33,6 +34,9 @@ impl Handovers {
         message: Message,
         now: u64,
     ) {
+        if message.from != flowferry_wire::CONTROLLER {
+            return self.on_peer(side, &message);
+        }
         let asked = Asked::by(side, &message);
         let id = message.handover;
         let word = |part: &mut Part| (part.last_word_ns, part.silences) = (now, 0);
@@ -418,14 +422,25 @@ impl Handovers {
         if self.phase(id).is_some_and(|phase| !phase.gives()) {
             return;
         }
-        self.actions.push(Action::Flush {
-            side,
-            purpose: Purpose::Marker {
-                handover: id,
-                round: message.round().unwrap_or_default(),
-                sequence: message.sequence,
-            },
-        });
+        self.actions.push(flush_behind(side, message));
+    }
+
+    /// Another agent says something by the data plane: a marker, if it takes our flows. It fences
+    /// flows that have come there, and freezes nothing: the other switch may not have turned yet.
+    fn on_peer(&mut self, side: Side, message: &Message) {
+        let part = self.parts.get_mut(&message.handover);
+        let from_it = |part: &&mut Part| part.other().instance == message.from;
+        let for_us = message.command == Command::Marker
+            && message.side() == Some(translate::to_wire(side))
+            && message.round() != Some(FINAL);
+        match part.filter(from_it).filter(|_| for_us) {
+            None => self.unexpected += 1,
+            Some(part) if part.phase == Phase::Prepared => {
+                part.early[side.index()] = Some(flush_behind(side, message));
+            }
+            Some(part) if part.phase.gives() => self.actions.push(flush_behind(side, message)),
+            Some(_) => self.late += 1,
+        }
     }
 
     fn on_query(&mut self, endpoint: &Endpoint, asked: Asked, message: &Message) {
@@ -604,6 +619,19 @@ pub(super) fn report(reason: Reason, why: &str) -> Report {
         text.pop();
     }
     Report { reason, text }
+}
+
+/// A marker is confirmed behind what was queued on any CPU when it came.
+fn flush_behind(side: Side, marker: &Message) -> Action {
+    Action::Flush {
+        side,
+        purpose: Purpose::Marker {
+            handover: marker.handover,
+            round: marker.round().unwrap_or_default(),
+            sequence: marker.sequence,
+            by: marker.from,
+        },
+    }
 }
 
 fn reply(asked: Asked) -> Tlv {

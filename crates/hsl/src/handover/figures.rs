@@ -3,6 +3,7 @@
 use flowferry_wire::{Counter, Counts, Flow};
 
 use super::part::{Part, Role};
+use super::rounds::Rounds;
 use super::{Handovers, translate};
 use crate::endpoint::Endpoint;
 use crate::key::Key;
@@ -32,6 +33,14 @@ impl Handovers {
             Role::Destination => part.seen.len(),
         };
         let mut counts = Counts::from([(Counter::Flows, flows as u64)]);
+        let rounds = part.rounds.iter();
+        if let Some(longest) = rounds.clone().filter_map(Rounds::longest_ns).max() {
+            let markers = rounds.map(|rounds| u64::from(rounds.count())).sum();
+            counts.extend([
+                (Counter::Markers, markers),
+                (Counter::FenceUs, longest / 1_000),
+            ]);
+        }
         if let Some(hold) = endpoint.holds().find(|hold| hold.id == part.id) {
             let figures = &hold.figures;
             let strays = figures.stray_packets + figures.followed_packets;

@@ -13,14 +13,16 @@ use crate::matching::Match;
 /// What a flush is for; the shell gives it back when the flush is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A marker of the controller's.
+    /// A marker.
     Marker {
         /// The handover it names, known here or not.
         handover: HoldId,
         /// Its round.
         round: u32,
-        /// Its number among the controller's frames.
+        /// Its number among its sender's frames.
         sequence: u64,
+        /// Who sent it: the controller, or the instance that takes the flows.
+        by: u32,
     },
     /// All that had passed before the freeze is through the function.
     Drain {
@@ -109,9 +111,10 @@ pub enum Input {
 /// What the shell has to do, in this order, after the endpoint's own actions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Send a control frame; on `side`, or where frames get out.
+    /// Send a control frame to the controller, on `side` or where frames get out; or a marker, to
+    /// another instance, on `side` only.
     Send {
-        /// The interface to use first.
+        /// The interface to use.
         side: Side,
         /// What it says.
         message: Message,

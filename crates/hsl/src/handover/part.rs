@@ -8,7 +8,7 @@ use super::function::Other;
 use super::repeat::Repeats;
 use super::rounds::Rounds;
 use super::unlisted::Unlisted;
-use super::{Phase, translate};
+use super::{Action, Phase, translate};
 use crate::endpoint::{HoldId, Role as HoldRole, Spec};
 use crate::key::{Key, Parsed, Side};
 
@@ -109,6 +109,8 @@ pub struct Part {
     pub flows: Vec<Parsed>,
     /// The list that is being received begins anew.
     pub list_over: bool,
+    /// The destination's markers that came before the freeze, by side: flushes to begin with it.
+    pub early: [Option<Action>; 2],
     /// Sides whose flush has not ended the drain yet.
     pub draining: Vec<Side>,
     /// The drain ends then.
@@ -163,6 +165,7 @@ impl Part {
             accounted: Vec::new(),
             flows: Vec::new(),
             list_over: true,
+            early: [None, None],
             draining: Vec::new(),
             quiet_until_ns: None,
             state: None,

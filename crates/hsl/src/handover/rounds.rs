@@ -3,18 +3,21 @@
 //! The first packet of a flow on a side proves that the side's switch has turned for it. One
 //! round at a time is under way: it fences the flows that had been seen when it was asked for.
 //! Flows that are seen meanwhile gather for the next one.
+//!
+//! Times are nanoseconds of the agent's clock.
 
 use crate::key::Key;
 
 use super::record::FINAL;
 
-/// A round that the controller has been asked for.
+/// A round whose marker is under way.
 #[derive(Clone, Debug)]
 pub struct Round {
     /// Its number, from 1.
     pub number: u32,
     /// The flows that it fences, seen before it was asked for.
     pub flows: Vec<Key>,
+    began_ns: u64,
 }
 
 /// See the module's head.
@@ -29,20 +32,21 @@ pub struct Rounds {
     waiting: Vec<Key>,
     /// Every flow of this side is fenced, those that never came included.
     all: bool,
+    longest_ns: Option<u64>,
 }
 
 impl Rounds {
     /// A flow has come. True if a new round is to be asked for.
-    pub fn seen(&mut self, key: Key) -> bool {
+    pub fn seen(&mut self, key: Key, now: u64) -> bool {
         if self.all {
             self.fenced.push(key);
             return false;
         }
         self.gathering.push(key);
-        self.begin()
+        self.begin(now)
     }
 
-    fn begin(&mut self) -> bool {
+    fn begin(&mut self, now: u64) -> bool {
         if self.under_way.is_some() || self.gathering.is_empty() {
             return false;
         }
@@ -50,6 +54,7 @@ impl Rounds {
         self.under_way = Some(Round {
             number: self.last,
             flows: std::mem::take(&mut self.gathering),
+            began_ns: now,
         });
         true
     }
@@ -61,7 +66,7 @@ impl Rounds {
 
     /// No packet from before the marker of `round` can come any more. True if a new round is to
     /// be asked for. Answers that come twice, or late, change nothing.
-    pub fn fence(&mut self, round: u32) -> bool {
+    pub fn fence(&mut self, round: u32, now: u64) -> bool {
         if round == FINAL {
             self.all = true;
             let round = self.under_way.take().map(|round| round.flows);
@@ -74,11 +79,23 @@ impl Rounds {
             .take_if(|under_way| under_way.number == round)
         {
             Some(round) => {
+                let took = now.saturating_sub(round.began_ns);
+                self.longest_ns = self.longest_ns.max(Some(took));
                 self.fenced.extend(round.flows);
-                self.begin()
+                self.begin(now)
             }
             None => false,
         }
+    }
+
+    /// Rounds until now.
+    pub fn count(&self) -> u32 {
+        self.last
+    }
+
+    /// From a round's first marker until the flows were fenced, of the one that took longest.
+    pub fn longest_ns(&self) -> Option<u64> {
+        self.longest_ns
     }
 
     /// The flows that wait for nothing but the state; empties the list.

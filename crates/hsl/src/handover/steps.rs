@@ -97,11 +97,13 @@ impl Handovers {
         };
         part.draining = part.terms.sides.clone();
         let (sides, accounted) = (part.draining.clone(), part.accounted.clone());
+        let early: Vec<_> = part.early.iter_mut().filter_map(Option::take).collect();
         self.tell(Tell::Drain { handover: id });
         for side in sides {
             let purpose = Purpose::Drain { handover: id };
             self.actions.push(Action::Flush { side, purpose });
         }
+        self.actions.extend(early);
         if !accounted.is_empty() {
             self.actions.push(Action::Disown(accounted));
         }
@@ -123,12 +125,18 @@ impl Handovers {
                 }
             }
             Purpose::Marker {
-                handover, round, ..
+                handover,
+                round,
+                by,
+                ..
             } => {
                 if !self.phase(*handover).is_some_and(Phase::gives) {
                     return;
                 }
                 self.tell_fenced(endpoint, *handover, side, *round, false);
+                if *by != flowferry_wire::CONTROLLER {
+                    return;
+                }
                 let message = self
                     .message(Command::Fenced, *handover)
                     .with(Tlv::Side(translate::to_wire(side)))
@@ -146,7 +154,7 @@ impl Handovers {
         now: u64,
     ) {
         match purpose {
-            // The controller repeats the marker while the round is not fenced.
+            // Markers are repeated while the round is not fenced.
             Purpose::Marker { .. } => {}
             Purpose::Drain { handover } => {
                 if let Some(part) = self.parts.get_mut(&handover) {
@@ -525,15 +533,28 @@ impl Handovers {
                 let Some(round) = part.rounds[side.index()].under_way() else {
                     return;
                 };
+                let (number, on) = (round.number, translate::to_wire(side));
+                let mut marker = self
+                    .message(Command::Marker, id)
+                    .with(Tlv::Side(on))
+                    .with(Tlv::Round(number));
+                marker.to = part.other().instance;
                 let flows = round.flows.len() as u64;
                 let counts = [(flowferry_wire::Counter::Flows, flows)].into();
-                let message = self
+                let seen = self
                     .message(Command::Seen, id)
                     .with(Tlv::Flows(figures::that_fit(&round.flows)))
-                    .with(Tlv::Side(translate::to_wire(side)))
+                    .with(Tlv::Side(on))
                     .with(Tlv::Counts(counts))
-                    .with(Tlv::Round(round.number));
-                self.send_again(side, message, times);
+                    .with(Tlv::Round(number));
+                self.actions.push(Action::Send {
+                    side,
+                    message: marker,
+                });
+                // It has gone unanswered: the controller may have a better way.
+                if times > 0 {
+                    self.send_again(side, seen, times);
+                }
             }
         }
     }
@@ -547,7 +568,7 @@ impl Handovers {
             return;
         }
         part.seen.insert(upstream);
-        if part.rounds[key.side().index()].seen(key) {
+        if part.rounds[key.side().index()].seen(key, now) {
             self.ask(endpoint, id, key.side(), now);
         } else {
             self.let_go_fenced(endpoint, id, now);
@@ -599,7 +620,7 @@ impl Handovers {
             part.flags = part.flags | Flags::UNFENCED;
             let sides = side.map_or_else(|| part.terms.sides.clone(), |side| vec![side]);
             for side in sides {
-                part.rounds[side.index()].fence(super::record::FINAL);
+                part.rounds[side.index()].fence(super::record::FINAL, now);
                 part.repeats.end(Topic::Seen(side));
             }
         }

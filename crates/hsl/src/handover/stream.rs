@@ -41,7 +41,7 @@ impl Handovers {
                 if unfenced {
                     part.flags = part.flags | Flags::UNFENCED;
                 }
-                let next = part.rounds[side.index()].fence(round);
+                let next = part.rounds[side.index()].fence(round, now);
                 if part.rounds[side.index()].under_way().is_none() {
                     part.repeats.end(Topic::Seen(side));
                 }

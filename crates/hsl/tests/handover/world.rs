@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use flowferry_hsl::handover::{Action, Input, Settings};
 use flowferry_hsl::key::Side;
 use flowferry_hsl::model::Instance;
-use flowferry_wire::Message;
+use flowferry_wire::{CONTROLLER, Message};
 
 use crate::leader::Leader;
 use crate::traffic::{FLOWS, Ledger};
@@ -150,6 +150,10 @@ impl World {
         self.sequence += 1;
         message.sequence = self.sequence;
         message.to = number(to);
+        self.queue(to, side, message);
+    }
+
+    fn queue(&mut self, to: usize, side: Side, message: Message) {
         let path = self.paths.entry((side.index(), to)).or_default();
         path[0].push_back(Arriving::Control(message));
     }
@@ -198,7 +202,11 @@ impl World {
     fn act(&mut self, at: usize) {
         while let Some((action, flush)) = self.instances[at].next_action() {
             match action {
-                Action::Send { message, .. } => self.reports.push_back((at, message)),
+                Action::Send { side, message } => match message.to {
+                    CONTROLLER => self.reports.push_back((at, message)),
+                    // The other instance's, by the switch of that side.
+                    _ => self.queue(1 - at, side, message),
+                },
                 Action::Record { behind, record, .. } => {
                     self.records[at].push_back((behind, record.write()));
                 }

@@ -263,6 +263,8 @@ pub fn all() -> Vec<Sample> {
                     (Counter::StrayPackets, 32),
                     (Counter::ReleasedPackets, 999),
                     (Counter::LostPackets, 1),
+                    (Counter::Markers, 6),
+                    (Counter::FenceUs, 750),
                 ])),
         ),
         (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from flowferry.wire import Match
+from flowferry.wire import Match, address_of
 
 BASIC = 0x8000
 IN_PORT, ETH_DST, ETH_TYPE, VLAN_VID, IP_PROTO = 0, 3, 5, 6, 10
@@ -133,6 +133,14 @@ def of_port(port: int, *, ethertype: int | None = None, group_addressed: bool = 
         fields[ETH_TYPE] = (ethertype, None)
     if group_addressed:
         fields[ETH_DST] = GROUP_BIT
+    return Oxm(fields)
+
+
+def of_control(*, to: int | None = None) -> Oxm:
+    """Control frames: all, or those that are addressed to an instance."""
+    fields: dict[int, tuple[int, int | None]] = {ETH_TYPE: (CONTROL_ETHERTYPE, None)}
+    if to is not None:
+        fields[ETH_DST] = (int.from_bytes(address_of(to), "big"), None)
     return Oxm(fields)
 
 

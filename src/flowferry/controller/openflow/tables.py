@@ -4,8 +4,9 @@ Table 0 sorts by input port, from priority 64000 up; other entries there are nob
 ours. IP goes on to a table of its own for each group and direction, so that groups in a chain share
 no entry; there stand the rules: rule r has priority 2r, and 2r + 1 is left to what must go before
 it (SHarP §3.3). Broadcast, multicast and what is not IP take one path, through the group's first
-instance: parallel instances must not close a loop. Control frames go to the controller from
-instances, and nowhere from anybody else.
+instance: parallel instances must not close a loop. Control frames go from instances to the
+controller or, by their address, to another instance of the group on the same side: markers have to
+pass this very switch. They go nowhere from anybody else.
 
 Every entry carries our cookie, its kind and the number of what it belongs to. Entries without it
 are neither read nor touched.
@@ -26,7 +27,7 @@ from flowferry.controller.model import (
 )
 from flowferry.controller.openflow import oxm
 from flowferry.controller.openflow.codec import PORT_CONTROLLER, Change, Entry, Output
-from flowferry.controller.openflow.oxm import Oxm, of_match, of_port
+from flowferry.controller.openflow.oxm import Oxm, of_control, of_match, of_port
 from flowferry.wire import Side
 
 COOKIE = 0xF10FE << 44
@@ -91,14 +92,25 @@ def _of_end(model: Model, group: Group, side: Side, first_table: int) -> Iterato
             CONTROL_FRAMES,
             _control(port),
             cookie(CONTROL, group.number),
-            (Output(PORT_CONTROLLER, WHOLE),),
+            goto=table_of(group, side, first_table),
         )
         yield from _exit(model, group, end, instance, port, first_table, first == instance)
+    yield from _said_by_instances(model, group, side, first_table)
     yield from _rules(model, group, side, first_table)
 
 
 def _control(port: int) -> Oxm:
     return of_port(port, ethertype=oxm.CONTROL_ETHERTYPE)
+
+
+def _said_by_instances(model: Model, group: Group, side: Side, first_table: int) -> Iterator[Entry]:
+    """Control frames from instances of a group: to each other by address, or to the controller."""
+    table, mark = table_of(group, side, first_table), cookie(CONTROL, group.number)
+    for instance in model.members(group.name):
+        match = of_control(to=instance.id)
+        yield Entry(table, CONTROL_FRAMES, match, mark, (Output(instance.port(side)),))
+    to_controller = (Output(PORT_CONTROLLER, WHOLE),)
+    yield Entry(table, CONTROL_FRAMES - 1, of_control(), mark, to_controller)
 
 
 def _entrance(

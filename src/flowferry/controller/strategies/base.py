@@ -243,7 +243,7 @@ class Report:
     flows: int = 0
     #: From the beginning to the end; `None` until then.
     duration_ms: float | None = None
-    #: The longest marker round, from SEEN to FENCED.
+    #: The longest marker round, from a first packet at the destination until it is fenced.
     fence_ms: float | None = None
     #: From the freeze until the state was in, of the part that took longest.
     transfer_ms: float | None = None
@@ -255,7 +255,7 @@ class Report:
     lost_of: Mapping[int, int] = field(default_factory=dict)
     #: Data packets at the controller.
     controller_packets: int = 0
-    #: Markers sent.
+    #: Markers sent, by the controller and by instances.
     markers: int = 0
     #: `state_lost`, `unfenced`, `drain_unproven`: what the agents could not promise.
     flags: tuple[str, ...] = ()

@@ -156,6 +156,8 @@ class Direct:
         parts = list(self._parts.values())
         took = None if self._ended_at is None else (self._ended_at - self._began_at) * 1e3
         fences = [part.fence_s for part in parts if part.fence_s is not None]
+        said = [counts for part in parts for counts in part.counts.values()]
+        fences += [counts[Counter.FENCE_US] / 1e6 for counts in said if Counter.FENCE_US in counts]
         transfers = [part.transfer_s for part in parts if part.transfer_s is not None]
         flags = Flags.NONE
         for part in parts:
@@ -175,7 +177,8 @@ class Direct:
             stray_packets=_sum_of_most(parts, Counter.STRAY_PACKETS),
             lost_packets=sum(lost.values()),
             lost_of=lost,
-            markers=sum(part.markers for part in parts),
+            markers=sum(part.markers for part in parts)
+            + sum(counts.get(Counter.MARKERS, 0) for counts in said),
             flags=tuple(flag.name.lower() for flag in flags if flag.name),
             gone=tuple(sorted({instance for part in parts for instance in part.dead})),
             error=error,
