@@ -26,7 +26,6 @@ from flowferry.controller.strategies.base import (
     Turn,
     TurnBack,
 )
-from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.wire import Command, Flags, KeyRing, Message, Opener, RejectedError, Sealer, Side
 
 HEARTBEAT = S // 20
@@ -41,9 +40,6 @@ class Network(Protocol):
 
     def down(self, instance: int, side: Side | None, retry: bool, frame: bytes) -> None:
         """Have a switch put a frame out of an instance's port."""
-
-    def fences(self, side: Side) -> bool:
-        """Whether a switch has been in line for longer than an old entry can live there."""
 
     def turn(self, plan: Plan, parts: tuple[int, ...], back: bool) -> None:
         """Change entries; an event follows."""
@@ -172,8 +168,6 @@ class Controller:
 
     def _send(self, action: Send) -> None:
         message = action.message
-        if message.round == FINAL_ROUND and action.side and not self._network.fences(action.side):
-            return
         frame, sent = self._sealer.seal(message, destination=_BLANK, source=_BLANK)
         self._requests[action.instance, sent.sequence] = action.request
         retry = bool(message.flags & Flags.RETRY)

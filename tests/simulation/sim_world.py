@@ -27,6 +27,7 @@ from flowferry.controller.strategies.base import (
     Part,
     Plan,
     SwitchGone,
+    SwitchInLine,
     TurnAccepted,
     TurnedBack,
     TurnRefused,
@@ -101,8 +102,6 @@ class World:
         self._wanted: dict[Side, dict[int, int]] = {side: {} for side in SIDES}
         #: ... but for parts whose turn is not decided: there it keeps what it has.
         self._undecided: set[int] = set()
-        #: When a switch has been brought in line last.
-        self._in_line_at = dict.fromkeys(SIDES, 0)
         for side in SIDES:
             for part in self.plans[0].parts:
                 self.switches[side].entries[part.number] = part.source
@@ -223,11 +222,6 @@ class World:
             self.clock.after(self.clock.between(0, 2 * MS), self.controller.start, self.plans[1])
 
     # --- control frames ---
-
-    def fences(self, side: Side) -> bool:
-        """Whether a switch has been in line for longer than an old entry can live there."""
-        cache = self.scenario.settings.cache_ms * MS
-        return self.clock.now - self._in_line_at[side] >= cache
 
     def down(self, instance: int, side: Side | None, retry: bool, frame: bytes) -> None:
         """From the controller: a packet-out at a switch to an instance's port."""
@@ -457,7 +451,7 @@ class World:
             part: end for part, end in self._wanted[side].items() if part not in self._undecided
         }
         self.switches[side].change(decided)
-        self._in_line_at[side] = self.clock.now
+        self.controller.feed(SwitchInLine(int(side), (side,)))
 
     # --- the verdict ---
 

@@ -37,13 +37,14 @@ from flowferry.controller.strategies.base import (
     Send,
     Settings,
     SwitchGone,
+    SwitchInLine,
+    Tick,
     Turn,
     TurnAccepted,
     TurnBack,
     TurnedBack,
     TurnRefused,
 )
-from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.wire import (
     Command,
     Counter,
@@ -379,21 +380,38 @@ def test_a_switch_that_is_away_is_brought_in_line_when_it_is_known_what_is_right
     run(case)
 
 
-@pytest.mark.parametrize("cache_ms", [0, 60_000])
-def test_no_final_marker_goes_by_a_switch_that_may_have_turned_just_now(
-    run: Callable[[Case], None], cache_ms: int
+def test_a_marker_goes_by_a_switch_that_is_in_line_or_not_at_all(
+    run: Callable[[Case], None],
 ) -> None:
     async def case(world: World) -> None:
         service = await world.up()
-        ask(service, "udp", 2, settings=Settings(cache_ms=cache_ms, settling_ms=60_000))
-        sent = len(world.switches[1].sent)
-        for number in (7, FINAL_ROUND):  # a flow of the first one has been seen on its new way
-            marker = Message(
-                command=Command.MARKER, to=1, handover=1 << 8 | 1, side=Side.UPSTREAM, round=number
-            )
-            await act(service, 1, Send(1, Side.UPSTREAM, marker, request=1))
-        rounds = [Opener(KEYS, own=1).open(one).round for _, one in world.switches[1].sent[sent:]]
-        assert rounds == ([7] if cache_ms else [7, FINAL_ROUND])
+        ask(service, "udp", 2)
+        marker = Message(
+            command=Command.MARKER, to=1, handover=1 << 8 | 1, side=Side.UPSTREAM, round=7
+        )
+        send = Send(1, Side.UPSTREAM, marker, request=1)
+        switch = world.switches[1]
+        sent = len(switch.sent)
+        service.board._switches[1].has, has = None, service.board._switches[1].has
+        await act(service, 1, send)  # it is connected, and not known yet
+        assert len(switch.sent) == sent
+        service.board._switches[1].has = has
+        await act(service, 1, send)
+        assert len(switch.sent) == sent + 1
+
+    run(case)
+
+
+def test_the_strategy_is_told_of_a_switch_that_is_back(run: Callable[[Case], None]) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        switch = cast(Channel, world.switches[1])
+        del service.listener.channels[1]
+        service._switch_down(switch, "gone")
+        await world.connect(service)
+        told = [event for event in Script.made[0].events if not isinstance(event, Tick)]
+        assert told[:2] == [SwitchGone(1, (Side.UPSTREAM,)), SwitchInLine(1, (Side.UPSTREAM,))]
 
     run(case)
 
@@ -516,30 +534,6 @@ def test_the_death_of_an_agent_is_told_once_to_whom_it_concerns(
         assert not any(isinstance(event, InstanceDead) for event in Script.made[0].events)
         told = [event for event in Script.made[1].events if isinstance(event, InstanceDead)]
         assert told == [InstanceDead(3, "instance i3: silent")]
-
-    run(case)
-
-
-def test_flows_that_wait_for_a_marker_are_heard_first(run: Callable[[Case], None]) -> None:
-    """Each of the others may have to be written down, and packets wait."""
-
-    async def case(world: World) -> None:
-        service = await world.up()
-        ask(service, "udp", 2)
-        sealer = Sealer(KEYS, sender=2, boot=1)
-        for command in (Command.IMPORTED, Command.FENCED, Command.SEEN, Command.SEEN):
-            flows = () if command is Command.SEEN else None
-            message = Message(
-                command=command, handover=1 << 8 | 1, side=Side.UPSTREAM, round=1, flows=flows
-            )
-            sealed, _ = sealer.seal(message, destination=bytes(6), source=bytes(6))
-            packet = PacketIn(0, 12, 0, 0, len(sealed), sealed)
-            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
-        await settle()
-        events = [one for one in Script.made[0].events if isinstance(one, Received)]
-        assert [event.message.command for event in events] == [
-            Command.FENCED, Command.SEEN, Command.SEEN, Command.IMPORTED,
-        ]  # fmt: skip
 
     run(case)
 

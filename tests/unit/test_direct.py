@@ -28,6 +28,7 @@ from flowferry.controller.strategies.base import (
     Send,
     Settings,
     SwitchGone,
+    SwitchInLine,
     Tick,
     Turn,
     TurnAccepted,
@@ -36,6 +37,7 @@ from flowferry.controller.strategies.base import (
     TurnRefused,
 )
 from flowferry.controller.strategies.direct import Direct
+from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.controller.strategies.direct_table import (
     FINAL,
     TRANSITIONS,
@@ -69,11 +71,13 @@ class Scene:
         self.rows: list[Transition] = []
         self.direct = Direct(self.rows.append)
         self.actions: list[Action] = []
+        self.timed: list[tuple[float, Send]] = []
         self.boot = count(1)
         self.take(self.direct.start(self.plan, self.now))
 
     def take(self, actions: list[Action]) -> None:
         self.actions += actions
+        self.timed += [(self.now, action) for action in actions if isinstance(action, Send)]
 
     def tell(self, event: Event) -> None:
         self.take(self.direct.handle(event, self.now))
@@ -232,6 +236,27 @@ def test_a_marker_answers_each_seen_by_its_own_switch_but_not_before_the_turn() 
         scene.say(B, Command.SEEN, side=Side.UPSTREAM, round=1, flows=())
     assert [send.side for send in scene.sent(Command.MARKER, A)] == [2, 1, 1]
     assert scene.direct.report(scene.now).markers == 3
+
+
+@pytest.mark.parametrize("cache_ms", [0, 500])
+def test_no_final_marker_goes_by_a_switch_that_may_have_turned_just_now(cache_ms: int) -> None:
+    scene = Scene(settings=Settings(cache_ms=cache_ms, settling_ms=1_000))
+    scene.prepare()
+    scene.tell(TurnAccepted())
+    scene.answer(Command.FREEZE, A)
+    scene.run(0.9)
+    scene.tell(SwitchInLine(5, (Side.UPSTREAM,)))
+    back = scene.now
+    scene.say(B, Command.IMPORTED)  # and with it another state, which asks anew
+    scene.run(1.0)
+    at = {send.side: when for when, send in reversed(scene.timed) if send in finals(scene)}
+    assert at[Side.DOWNSTREAM] == pytest.approx(back + 0.1)
+    assert at[Side.UPSTREAM] == pytest.approx(back + (0.5 if cache_ms else 0.1))
+
+
+def finals(scene: Scene) -> list[Send]:
+    """The markers that fence what nobody has seen."""
+    return [send for send in scene.sent(Command.MARKER, A) if send.message.round == FINAL_ROUND]
 
 
 def test_requests_are_repeated_with_growing_pauses_under_one_number() -> None:

@@ -3,7 +3,7 @@
 On a real Open vSwitch an entry is flipped between two instances' ports under load, again and again.
 The old instance's agent captures what still arrives, and counts. A marker goes down the old path
 *(barrier)* on the barrier reply, or once the first packet has been seen on the new path: from the
-controller *(first packet)*, or from the new instance by its port *(destination*, see docs/direct.md).
+controller *(first packet)*, or from the new instance by its port *(destination*; docs/direct.md).
 What the agent captures after it has confirmed the marker, behind a flush of every CPU's queue, came
 behind the marker: the fence was none.
 """

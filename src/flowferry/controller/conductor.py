@@ -34,7 +34,6 @@ from flowferry.controller.strategies.base import (
     Turn,
     TurnBack,
 )
-from flowferry.controller.turns import Turns
 from flowferry.wire import Message, Side
 
 LOG = logging.getLogger(__name__)
@@ -85,8 +84,6 @@ class Conductor:
         self._telling: asyncio.TimerHandle | None = None
         self._told: HandoverState | None = None
         self._events: deque[Event] = deque()
-        self._heard = Turns()
-        self._listening = False
         #: Before the start, and while actions are carried out, events wait.
         self._busy = True
         self._requests: dict[tuple[int, int], int] = {}
@@ -120,13 +117,13 @@ class Conductor:
         self._drain()
 
     def feed(self, event: Event) -> None:
-        """Something happened, after all that was heard before.
-
-        Events that come while actions are carried out wait their turn.
-        """
-        while self._heard:
-            self._events.append(self._heard.take())
-        self._take(event)
+        """Something happened. What happens while actions are carried out waits."""
+        if self.over:
+            return
+        self._events.append(event)
+        if not self._busy:
+            self._busy = True
+            self._drain()
 
     async def call_off(self, why: str) -> bool:
         """Ask for an end; once it is known, whether the flows go back (false: it was too late)."""
@@ -141,31 +138,12 @@ class Conductor:
             self._decision.set_result(called_off)
             self._decision = None
 
-    def hear(self, event: Received) -> None:
-        """An agent has said something; taken in soon, one at a time, in its turn."""
-        if event.message.in_reply_to is not None:
-            asked = (event.instance, event.message.in_reply_to.sequence)
-            event = Received(event.instance, event.message, self._requests.get(asked))
-        self._heard.put(event)
-        if not self._listening:
-            self._listening = True
-            self._loop.call_soon(self._listen)
-
-    def _listen(self) -> None:
-        """Take in one message; more may come in before the one behind it."""
-        self._listening = len(self._heard) > 1
-        if self._listening:
-            self._loop.call_soon(self._listen)
-        if self._heard:
-            self._take(self._heard.take())
-
-    def _take(self, event: Event) -> None:
-        if self.over:
-            return
-        self._events.append(event)
-        if not self._busy:
-            self._busy = True
-            self._drain()
+    def hear(self, instance: int, message: Message) -> None:
+        """An agent has said something."""
+        request = None
+        if message.in_reply_to is not None:
+            request = self._requests.get((instance, message.in_reply_to.sequence))
+        self.feed(Received(instance, message, request))
 
     def _drain(self) -> None:
         try:

@@ -36,15 +36,14 @@ from flowferry.controller.strategies.base import (
     HandoverState,
     InstanceDead,
     Plan,
-    Received,
     SwitchGone,
+    SwitchInLine,
     TurnAccepted,
     TurnedBack,
     TurnRefused,
 )
-from flowferry.controller.strategies.direct_duties import FINAL_ROUND
 from flowferry.controller.switchboard import Switchboard
-from flowferry.wire import Command, KeyRing, Match, Message, Side
+from flowferry.wire import KeyRing, Match, Message, Side
 
 LOG = logging.getLogger(__name__)
 Build = Callable[[Model], Change]
@@ -167,6 +166,9 @@ class Service:
         self.metrics.switches.set(sum(self.board.ready(each) for each in self.board.dpids))
         self.publish("switch", {"dpid": dpid, "connected": ready, "ready": ready})
         if ready:
+            for conductor in list(self._conductors.values()):
+                if sides := self._sides_at(conductor.handover.group, dpid):
+                    conductor.feed(SwitchInLine(dpid, sides))
             self.agents.ask_all()
             self._spawn(self._wake())
 
@@ -188,7 +190,7 @@ class Service:
         number = message.handover >> 8
         conductor = self._conductors.get(number)
         if conductor is not None:
-            conductor.hear(Received(instance.id, message))
+            conductor.hear(instance.id, message)
         elif number not in self._resuming:
             self._answer_late(instance, message)
 
@@ -360,14 +362,12 @@ class Service:
     def send(self, number: int, side: Side | None, message: Message) -> list[int]:
         """Send to an instance's agent; the sequence numbers of the frames.
 
-        A switch that has come back may have turned just now, and use an old entry still: a marker
-        that fences what nobody has seen does not go by it yet. It will be asked for again.
+        What means a side goes by a switch that is in line: what has just come back may turn yet.
         """
-        if message.command is Command.MARKER and message.round == FINAL_ROUND:
-            conductor = self._conductors[message.handover >> 8]
-            assert side is not None
-            dpid = self.model.groups[conductor.handover.group].at(side).dpid
-            if self.board.seconds_in_line(dpid) * 1e3 < conductor.plan.settings.stale_ms:
+        if side is not None:
+            instance = self.model.instances.get(number)
+            group = None if instance is None else self.model.groups[instance.group]
+            if group is None or not self.board.ready(group.at(side).dpid):
                 return []
         return self.agents.send(number, side, message)
 

@@ -30,8 +30,6 @@ class _Switch:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: What it has of ours, as far as it has said; `None` until it is in line.
     has: dict[Key, Entry] | None = None
-    #: When it was brought in line last, in the event loop's time.
-    since: float = 0.0
 
 
 class Switchboard:
@@ -59,12 +57,6 @@ class Switchboard:
         """Whether a switch is there and in line."""
         known = self._switches.get(dpid)
         return dpid in self._channels and known is not None and known.has is not None
-
-    def seconds_in_line(self, dpid: int) -> float:
-        """For how long a switch has been there and in line, syncs of its own aside."""
-        if not self.ready(dpid):
-            return 0.0
-        return asyncio.get_running_loop().time() - self._switches[dpid].since
 
     def want(self, model: Model) -> None:
         """Let this be the model; `sync` or the next connection puts it in force."""
@@ -96,7 +88,6 @@ class Switchboard:
             found = await channel.entries(tables.COOKIE, tables.COOKIE_MASK)
             has = {each.entry.key: each.entry for each in found if each.entry is not None}
             switch.has = await self._align(channel, has)
-            switch.since = asyncio.get_running_loop().time()
         self._on_ready(channel.dpid, True)
 
     def gone(self, channel: Channel) -> None:

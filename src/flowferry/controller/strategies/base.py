@@ -5,9 +5,10 @@ the time (seconds of a clock that never steps back), carries out its actions **i
 calls `handle(Tick(), now)` when `next_due` has come. What the shell owes a strategy:
 
 * A `Journal` is on disk before the next action is carried out.
-* `Send` goes through a live switch of the side it names, or through any if it names none; whether
-  it arrives is the strategy's business, which repeats it. An answer that quotes the frame
-  (`in_reply_to`) comes back as `Received` with the `request` number of that `Send`.
+* `Send` goes through the switch of the side it names, if that is there and in line, or through any
+  if it names none; whether it arrives is the strategy's business, which repeats it. An answer that
+  quotes the frame (`in_reply_to`) comes back as `Received` with the `request` number of that
+  `Send`.
 * `Turn` puts the entries for the plan's parts in force and reports `TurnAccepted` when every switch
   has answered its barrier, or `TurnRefused` when one refuses, is gone, or does not answer in time.
   The shell then **takes nothing back by itself**: packets that have already taken the new path are
@@ -138,6 +139,15 @@ class SwitchGone:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchInLine:
+    """A switch has come, and been brought in line; it may have changed entries just now."""
+
+    dpid: int
+    #: The instances' sides which are at that switch.
+    sides: tuple[Side, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceDead:
     """An agent is gone, or was away so long that its programs failed open (a new epoch)."""
 
@@ -163,6 +173,7 @@ Event = (
     | TurnRefused
     | TurnedBack
     | SwitchGone
+    | SwitchInLine
     | InstanceDead
     | AbortRequested
     | Tick

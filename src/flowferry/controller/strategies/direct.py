@@ -40,6 +40,7 @@ from flowferry.controller.strategies.base import (
     Received,
     Report,
     SwitchGone,
+    SwitchInLine,
     Tick,
     Turn,
     TurnAccepted,
@@ -121,6 +122,9 @@ class Direct:
                     self._parts[number].offer(Cue.TURNED_BACK, now)
             case SwitchGone(dpid):
                 self._on_switch_gone(dpid, now)
+            case SwitchInLine(_, sides):
+                for part in parts:
+                    part.in_line(sides, now)
             case InstanceDead(instance, why):
                 for part in parts:
                     part.die(instance, why, now)

@@ -83,6 +83,8 @@ class Duties:
         self._committed = False
         #: The destination has let everything go.
         self._released = False
+        #: No final marker goes by a switch that has come back before this, by side.
+        self._fences_from: dict[Side, float] = {}
         #: Sides whose final marker the source has answered.
         self._final: set[Side] = set()
         #: Rounds that were asked for before all switches had answered.
@@ -167,7 +169,7 @@ class Duties:
     def _ask_final_markers(self, to: int, now: float, at: float) -> None:
         for side in self.part.sides:
             marker = self._send(to, Command.MARKER, side=side, round=FINAL_ROUND)
-            self._ask(f"final-{side}", marker, now, at)
+            self._ask(f"final-{side}", marker, now, max(at, self._fences_from.get(side, at)))
 
     def _mark(self, to: int, side: Side, round_: int) -> None:
         self.markers += 1

@@ -5,7 +5,7 @@ What instances say is *offered* to the table: what does not fit the state change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flowferry.controller.strategies.direct_duties import FINAL_ROUND, Duties
@@ -18,7 +18,7 @@ from flowferry.controller.strategies.direct_table import (
     State,
     transition,
 )
-from flowferry.wire import Command, Flags, Message, Reason, Report
+from flowferry.wire import Command, Flags, Message, Reason, Report, Side
 
 #: Steps (docs/hsl.md) in which an agent does not have the part any more, or gives it up.
 _FORGOTTEN = frozenset({"none", "over", "withdrawing", "discarding"})
@@ -68,6 +68,12 @@ class PartMachine(Duties):
     def goes_back(self) -> bool:
         """Its flows will be at the source, unless that dies."""
         return self.state in _BACK
+
+    def in_line(self, sides: Iterable[Side], now: float) -> None:
+        """A switch is back, and may use old entries still, as after a turn."""
+        for side in sides:
+            self._fences_from[side] = now + self.plan.settings.stale_ms / 1e3
+            self._requests.postpone(f"final-{side}", self._fences_from[side])
 
     def die(self, instance: int, why: str, now: float) -> None:
         """An agent has lost what it held."""

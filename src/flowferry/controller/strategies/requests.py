@@ -44,6 +44,12 @@ class Requests:
         self._open[name] = _Open(send, now + self._first, self._first)
         return [send]
 
+    def postpone(self, name: str, until: float) -> None:
+        """Do not send this one, or not again, before then."""
+        request = self._open.get(name)
+        if request is not None:
+            request.next_at = max(request.next_at, until)
+
     def take(self, number: int | None) -> str | None:
         """An answer has come: the name of the open request with this number, which it ends."""
         for name, request in self._open.items():
