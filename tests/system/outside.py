@@ -19,8 +19,7 @@ from flowferry.testbed import Testbed
 
 #: As seen by the machine that the device belongs to.
 Direction = Literal["in", "out"]
-#: Source of the control frames that the controller has a switch send.
-CONTROLLER = "02:ff:00:00:00:00"
+CONTROL = "ether proto 0x821c"
 COUNTERS = {"in": "rx_packets", "out": "tx_packets"}
 #: Hosts' and instances' devices where packets of each way begin.
 NEAR = {"there": ("h1", "up"), "back": ("h2", "down")}
@@ -87,8 +86,13 @@ def watching(bed: Testbed, folder: Path) -> Iterator[Witnesses]:
 def _expression(bed: Testbed, place: Place) -> str:
     """Frames of one direction, by who sent them; tcpdump's own `inbound` misses the first ones."""
     host = place.role if place.dev == "eth0" else "h1" if place.dev.endswith("-up") else "h2"
-    outward = f"(ether src {bed.hosts[host].mac} or ether src {CONTROLLER})"
-    return outward if place.direction == "out" else f"not {outward}"
+    outward = f"ether src {bed.hosts[host].mac}"
+    for instance in bed.instances:
+        if place.dev.startswith(f"{instance.name}-"):
+            # To an instance go control frames of the controller's and of other instances.
+            own = f"02:ff:00:01:00:{instance.id:02x}"
+            outward += f" or ({CONTROL} and not ether src {own})"
+    return f"({outward})" if place.direction == "out" else f"not ({outward})"
 
 
 def _counter(bed: Testbed, place: Place) -> int:
