@@ -146,6 +146,9 @@ impl Handovers {
                 continue;
             };
             part.connected = false;
+            if part.unlisted.is_cut_short() {
+                part.flags = part.flags | Flags::STATE_LOST;
+            }
             let instance = part.other().instance;
             let why = format!("no stream to instance {instance} at {peer}: {why}");
             if matches!(part.phase, Phase::Preparing | Phase::Arming) {

@@ -46,6 +46,8 @@ enum Step {
     Draining,
     /// Destination: the function gives their state back.
     Giving,
+    /// Destination: it has, and said so on the stream.
+    Gave,
     /// Source: their state has come back.
     Given,
     /// Source: the function takes it in.
@@ -90,6 +92,11 @@ impl Unlisted {
         self.step = Step::Given;
     }
 
+    /// Whether the other agent may never hear of it, now that the stream has broken.
+    pub fn is_cut_short(&self) -> bool {
+        self.step == Step::Gave
+    }
+
     /// No more waiting for them.
     pub fn end(&mut self) {
         self.step = Step::Over;
@@ -97,6 +104,7 @@ impl Unlisted {
 }
 
 impl Part {
+    /// Destination, not called off yet for all it knows.
     fn may_import(&self) -> bool {
         matches!(self.phase, Phase::Armed | Phase::Importing)
     }
@@ -115,7 +123,7 @@ impl Handovers {
 
     /// Destination: the source's last list is here, and whole.
     pub(super) fn await_listed(&mut self, endpoint: &mut Endpoint, id: HoldId) {
-        let able = self.serves_new_flows();
+        let able = self.serves_new_flows() && !endpoint.has_aliases();
         let Some(part) = self.parts.get_mut(&id) else {
             return;
         };
@@ -232,7 +240,10 @@ impl Handovers {
             return;
         };
         part.due_ns = None;
-        part.unlisted.end();
+        part.unlisted.step = Step::Gave;
+        if !part.connected {
+            part.flags = part.flags | Flags::STATE_LOST;
+        }
         let flows = std::mem::take(&mut part.unlisted.flows);
         let state = Record::State {
             handover: id,

@@ -1,10 +1,12 @@
 //! Flows that begin while the state of the others is on its way.
 
+use flowferry_hsl::handover::{Action, Input};
 use flowferry_hsl::key::Side;
+use flowferry_wire::{Command, Flags, Message};
 
-use crate::leader::Step as Lead;
+use crate::leader::{HANDOVER, Step as Lead};
 use crate::traffic::FLOWS;
-use crate::world::{DESTINATION, Fault, SOURCE, World};
+use crate::world::{DESTINATION, Fault, SOURCE, World, address, number};
 
 /// The flow that begins late.
 const NEW: u16 = FLOWS - 1;
@@ -149,4 +151,45 @@ fn called_off_it_goes_back_behind_its_state() {
         flows.collect::<std::collections::HashSet<_>>().len()
     };
     assert_eq!((owned(SOURCE), owned(DESTINATION)), (usize::from(FLOWS), 0));
+}
+
+/// What the agent of an instance reports of the part.
+fn flags(world: &mut World, at: usize) -> Flags {
+    let mut query = Message::new(Command::Query, HANDOVER, number(at));
+    query.sequence = u64::MAX;
+    let side = Side::Upstream;
+    world.instances[at].handle(
+        Input::Control {
+            side,
+            message: query,
+        },
+        world.now,
+    );
+    while let Some((action, _)) = world.instances[at].next_action() {
+        if let Action::Send { message, .. } = action {
+            return message.flags;
+        }
+    }
+    panic!("it is answered");
+}
+
+#[test]
+fn state_that_comes_back_by_a_broken_stream_is_said_to_be_lost() {
+    for broken in [false, true] {
+        let mut world = in_transfer();
+        world.leader.wants_abort = true;
+        let mut leader = std::mem::take(&mut world.leader);
+        leader.hurry(&mut world);
+        world.leader = leader;
+        world.run_dry().unwrap();
+        if broken {
+            let (peer, why) = (address(SOURCE), "reset".to_owned());
+            let now = world.now;
+            world.instances[DESTINATION].handle(Input::Unreachable { peer, why }, now);
+        }
+        world.mute = false;
+        world.run_dry().unwrap();
+        let said = flags(&mut world, DESTINATION).contains(Flags::STATE_LOST);
+        assert_eq!(said, broken);
+    }
 }
