@@ -2,8 +2,8 @@
 
 use flowferry_wire::Reason;
 
-use super::control::report;
 use super::part::Part;
+use super::report::report;
 use super::{Event, Handovers, Phase};
 use crate::endpoint::{Endpoint, HoldId};
 

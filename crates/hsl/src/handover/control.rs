@@ -1,15 +1,14 @@
-//! Control frames: what the controller asks, and what it is answered.
+//! Control frames: what the controller asks.
 
 use std::net::SocketAddr;
 
-use flowferry_wire::{Command, Counts, Flags, InReplyTo, Message, Reason, Report, Tlv};
+use flowferry_wire::{Command, Counts, Flags, Message, Reason};
 
 use super::function::{Other, Tell};
 use super::part::{Asked, Part, Role, Terms};
-use super::record::FINAL;
 use super::repeat::Topic;
-use super::{Action, Event, Handovers, Phase, Purpose, Survey, figures, translate};
-use crate::endpoint::{Endpoint, HoldId, Role as HoldRole, Spec};
+use super::{Action, Event, Handovers, Phase, Survey, translate};
+use crate::endpoint::{Endpoint, HoldId, Role as HoldRole};
 use crate::key::Side;
 use crate::matching::Match;
 
@@ -408,166 +407,6 @@ impl Handovers {
         self.fire(endpoint, id, event, now);
     }
 
-    fn on_marker(&mut self, endpoint: &mut Endpoint, side: Side, message: &Message, now: u64) {
-        if message.side() != Some(translate::to_wire(side)) {
-            return; // counted by the shell
-        }
-        let id = message.handover;
-        if self.phase(id) == Some(Phase::Prepared) {
-            // Refused: no flush either, so nobody relies on this marker.
-            if self.freeze(endpoint, id, now) != Ok(true) {
-                return;
-            }
-        }
-        if self.phase(id).is_some_and(|phase| !phase.gives()) {
-            return;
-        }
-        self.actions.push(flush_behind(side, message));
-    }
-
-    /// Another agent says something by the data plane: a marker, if it takes our flows. It fences
-    /// flows that have come there, and freezes nothing: the other switch may not have turned yet.
-    fn on_peer(&mut self, side: Side, message: &Message) {
-        let part = self.parts.get_mut(&message.handover);
-        let from_it = |part: &&mut Part| part.other().instance == message.from;
-        let for_us = message.command == Command::Marker
-            && message.side() == Some(translate::to_wire(side))
-            && message.round() != Some(FINAL);
-        match part.filter(from_it).filter(|_| for_us) {
-            None => self.unexpected += 1,
-            Some(part) if part.phase == Phase::Prepared => {
-                part.early[side.index()] = Some(flush_behind(side, message));
-            }
-            Some(part) if part.phase.gives() => self.actions.push(flush_behind(side, message)),
-            Some(_) => self.late += 1,
-        }
-    }
-
-    fn on_query(&mut self, endpoint: &Endpoint, asked: Asked, message: &Message) {
-        let id = message.handover;
-        let answer = self.status(endpoint, id).with(reply(asked));
-        let side = asked.side;
-        if message.flows().is_none() {
-            self.actions.push(Action::Send {
-                side,
-                message: answer,
-            });
-            return;
-        }
-        let matching = message.matching().map(translate::to_match);
-        let matching = matching.unwrap_or_else(Match::all);
-        let spec = Spec {
-            role: HoldRole::Capture,
-            matching: matching.clone(),
-            except: Vec::new(),
-            sides: Side::ALL.to_vec(),
-        };
-        self.survey(Survey::Status { answer, side, spec }, matching);
-    }
-
-    /// Where a part is, or (0) how the agent is.
-    pub(super) fn status(&self, endpoint: &Endpoint, id: HoldId) -> Message {
-        let mut counts = Self::gauges(endpoint);
-        if let Some(part) = self.parts.get(&id) {
-            counts.extend(Self::figures(endpoint, part));
-        } else if let Some(ended) = self.remembered(id) {
-            counts.extend(ended.counts.clone());
-        }
-        let of_part = self.parts.get(&id).map(|part| part.flags);
-        let flags = of_part.or_else(|| self.remembered(id).map(|ended| ended.flags));
-        let mut answer = self
-            .message(Command::Status, id)
-            .flagged(flags.unwrap_or(Flags::NONE))
-            .with(Tlv::Counts(counts))
-            .with(Tlv::Epoch(self.settings.epoch))
-            .with(Tlv::Name(self.settings.name.clone()));
-        if id != 0 {
-            let step = self.phase(id).map(Phase::name);
-            answer = answer.with(Tlv::Step(step.unwrap_or_else(|| "none".to_owned())));
-        }
-        answer
-    }
-
-    pub(super) fn survey(&mut self, survey: Survey, matching: Match) {
-        let ticket = self.ticket();
-        self.surveys.insert(ticket, survey);
-        self.actions.push(Action::Survey { ticket, matching });
-    }
-
-    /// A command for a part that is over: the answer is the one it had.
-    fn on_late_command(&mut self, id: HoldId, asked: Asked) {
-        let Some(ended) = self.remembered(id).cloned() else {
-            return;
-        };
-        match (asked.command, ended.called_off) {
-            (Command::Abort, true) => {
-                let message = self
-                    .message(Command::Aborted, id)
-                    .with(Tlv::Counts(ended.counts))
-                    .with(reply(asked));
-                self.actions.push(Action::Send {
-                    side: asked.side,
-                    message,
-                });
-            }
-            // To whoever took the flows it is itself an answer.
-            (Command::Commit, _) if !ended.gave => {}
-            (Command::Release | Command::Commit, _) => {
-                self.acknowledge(id, asked, ended.flags, Some(ended.counts));
-            }
-            // Not WRONG_STATE: to a controller that calls it off that means that it is done.
-            _ if ended.lost => {
-                let why = "the agent has started over, and what it held is lost";
-                self.refuse(id, asked, Reason::WrongEpoch, why);
-            }
-            _ => self.refuse_state(id, asked),
-        }
-    }
-
-    /// The answer to the request that began what is done now.
-    pub(super) fn answer(&mut self, endpoint: &Endpoint, id: HoldId) {
-        let Some(part) = self.parts.get_mut(&id) else {
-            return;
-        };
-        let Some(asked) = part.asked.take() else {
-            return;
-        };
-        let (flags, error) = (part.flags, part.error.clone());
-        let counts = Self::figures(endpoint, part);
-        match asked.command {
-            Command::Prepare => match error {
-                Some(error) => self.refuse(id, asked, error.reason, &error.text),
-                None => {
-                    let flows = figures::that_fit(part.flows.iter().map(|flow| &flow.key));
-                    let whole = flows.len() == part.flows.len();
-                    let mut message = self
-                        .message(Command::Ack, id)
-                        .with(Tlv::Counts(counts))
-                        .with(reply(asked));
-                    if whole {
-                        message = message.with(Tlv::Flows(flows));
-                    }
-                    self.actions.push(Action::Send {
-                        side: asked.side,
-                        message,
-                    });
-                }
-            },
-            Command::Abort => {
-                let message = self
-                    .message(Command::Aborted, id)
-                    .flagged(flags)
-                    .with(Tlv::Counts(counts))
-                    .with(reply(asked));
-                self.actions.push(Action::Send {
-                    side: asked.side,
-                    message,
-                });
-            }
-            _ => self.acknowledge(id, asked, flags, Some(counts)),
-        }
-    }
-
     /// The destination has had all that strayed at the source: it gives back, if it has promised.
     pub(super) fn give_back_as_promised(&mut self, endpoint: &mut Endpoint, id: HoldId, now: u64) {
         let ready = |part: &&mut Part| part.is_fenced() && !part.unlisted.is_recalled();
@@ -579,64 +418,4 @@ impl Handovers {
             self.fire(endpoint, id, Event::Handback, now);
         }
     }
-
-    fn acknowledge(&mut self, id: HoldId, asked: Asked, flags: Flags, counts: Option<Counts>) {
-        let mut message = self.message(Command::Ack, id).flagged(flags);
-        if let Some(counts) = counts {
-            message = message.with(Tlv::Counts(counts));
-        }
-        let message = message.with(reply(asked));
-        self.actions.push(Action::Send {
-            side: asked.side,
-            message,
-        });
-    }
-
-    fn refuse_state(&mut self, id: HoldId, asked: Asked) {
-        let phase = self.phase(id).map_or("unknown".to_owned(), Phase::name);
-        let command = asked.command.name();
-        let why = format!("handover {id} is {phase} here, where {command} means nothing");
-        self.refuse(id, asked, Reason::WrongState, &why);
-    }
-
-    pub(super) fn refuse(&mut self, id: HoldId, asked: Asked, reason: Reason, why: &str) {
-        self.refused += 1;
-        let message = self
-            .message(Command::Nack, id)
-            .with(Tlv::Error(report(reason, why)))
-            .with(reply(asked));
-        self.actions.push(Action::Send {
-            side: asked.side,
-            message,
-        });
-    }
-}
-
-/// A reason with a text that fits its field.
-pub(super) fn report(reason: Reason, why: &str) -> Report {
-    let mut text = why.to_owned();
-    while text.len() > flowferry_wire::TEXT_MAX {
-        text.pop();
-    }
-    Report { reason, text }
-}
-
-/// A marker is confirmed behind what was queued on any CPU when it came.
-fn flush_behind(side: Side, marker: &Message) -> Action {
-    Action::Flush {
-        side,
-        purpose: Purpose::Marker {
-            handover: marker.handover,
-            round: marker.round().unwrap_or_default(),
-            sequence: marker.sequence,
-            by: marker.from,
-        },
-    }
-}
-
-fn reply(asked: Asked) -> Tlv {
-    Tlv::InReplyTo(InReplyTo {
-        command: asked.command,
-        sequence: asked.sequence,
-    })
 }

@@ -9,11 +9,11 @@
 //!
 //! * **Whoever takes flows** (the destination; the source when it is called off) keeps what comes.
 //!   The first packet of a flow on a side proves that this side's switch has turned for the flow:
-//!   it is told to the controller (SEEN) in rounds, one under way a side ([`rounds`]). The controller
-//!   has *that* switch send a marker of that round down the old path.
+//!   it sends a marker by *that* switch down the old path, in rounds, one under way a side
+//!   ([`rounds`]). One that goes unanswered is the controller's to send, too (SEEN).
 //! * **Whoever gives flows** sends what still comes after them as strays. It answers a marker, once
 //!   everything before it has been read (a flush through every CPU's queue), behind the last stray:
-//!   the `fenced` record. A marker implies the freeze.
+//!   the `fenced` record. A marker of the controller's implies the freeze; one of the taker's waits for it.
 //! * **Release.** A flow goes on a side when its round is fenced and the state is in. The state is in
 //!   when the function says so, or at once when the source had no function that gave some. Both sides
 //!   being fenced for good (the final round), the hold itself ends.
@@ -34,18 +34,23 @@
 //! Pure: what happens goes in as an [`Input`] with the time, what is to be done comes out as
 //! [`Action`]s. The endpoint is an argument; its own actions are to be carried out first.
 
+mod answer;
+mod channel;
 mod clock;
 mod control;
 mod core;
+mod fence;
 mod figures;
 pub mod function;
 mod output;
 mod part;
 pub mod record;
 mod repeat;
+mod report;
 mod rounds;
 mod steps;
 mod stream;
+mod survey;
 pub mod table;
 pub mod translate;
 mod unlisted;

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use flowferry_wire::{Flags, Reason};
 
-use super::control::report;
 use super::part::{Role, State};
 use super::record::{FINAL, Record};
 use super::repeat::Topic;
+use super::report::report;
 use super::{Action, Event, Handovers, Phase, Purpose, translate};
 use crate::endpoint::{Endpoint, HoldId};
 

@@ -19,10 +19,10 @@ use std::collections::HashSet;
 
 use flowferry_wire::{Flags, Reason};
 
-use super::control::report;
 use super::function::Tell;
 use super::part::Part;
 use super::record::Record;
+use super::report::report;
 use super::{Action, Event, Handovers, Phase, Purpose, covered, translate};
 use crate::endpoint::{Endpoint, HoldId, Role as HoldRole};
 use crate::key::{Parsed, Side};
