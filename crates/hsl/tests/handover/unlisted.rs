@@ -173,23 +173,36 @@ fn flags(world: &mut World, at: usize) -> Flags {
     panic!("it is answered");
 }
 
+/// When the stream to the source breaks.
+#[derive(Clone, Copy, PartialEq)]
+enum Break {
+    Never,
+    BeforeTheStateIsOut,
+    BehindIt,
+}
+
 #[test]
 fn state_that_comes_back_by_a_broken_stream_is_said_to_be_lost() {
-    for broken in [false, true] {
+    for when in [Break::Never, Break::BeforeTheStateIsOut, Break::BehindIt] {
         let mut world = in_transfer();
         world.leader.wants_abort = true;
         let mut leader = std::mem::take(&mut world.leader);
         leader.hurry(&mut world);
         world.leader = leader;
         world.run_dry().unwrap();
-        if broken {
+        world.mute = false;
+        if when == Break::BehindIt {
+            for _ in 0..world.told[DESTINATION].len() {
+                world.answer(DESTINATION);
+            }
+        }
+        if when != Break::Never {
             let (peer, why) = (address(SOURCE), "reset".to_owned());
             let now = world.now;
             world.instances[DESTINATION].handle(Input::Unreachable { peer, why }, now);
         }
-        world.mute = false;
         world.run_dry().unwrap();
         let said = flags(&mut world, DESTINATION).contains(Flags::STATE_LOST);
-        assert_eq!(said, broken);
+        assert_eq!(said, when != Break::Never);
     }
 }
