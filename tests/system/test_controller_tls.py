@@ -2,56 +2,42 @@
 
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hsl_pcap import until
 
-from flowferry.controller import Platform
+from flowferry.controller import Client, ControllerError, Platform, wiring
+from flowferry.controller.daemon import Daemon
+from flowferry.hsl import certificates
 from flowferry.testbed import Testbed, namespace
-from flowferry.testbed.switches import OpenVSwitch
+from flowferry.testbed.certificates import Authority, Certificate
 
-Pem = dict[str, str]
-
-
-def authority(folder: Path, name: str) -> Pem:
-    """A certificate that has signed itself: authority and end in one; its paths."""
-    pem = {kind: str(folder / f"{name}-{kind}.pem") for kind in ("cert", "key")}
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", pem["key"], "-out", pem["cert"], "-days", "2",
-         "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return pem
+OLD = "old"
 
 
-def use(bed: Testbed, own: Pem, ca: Pem) -> None:
+def use(bed: Testbed, own: Certificate) -> None:
     """The switches' certificate, and whom they believe."""
-    words = [own["key"], own["cert"], ca["cert"]]
-    bed.owner.run(None, ["ovs-vsctl", f"--db={bed.ovs.database}", "set-ssl", *words])
+    bed.ovs.set_certificate(own)
 
 
 @pytest.fixture
-def over_tls(
-    testbed: Callable[..., Testbed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Platform, Pem]]:
-    """A deployment whose switches speak TLS, and the authority of all of it."""
-    bed, good = testbed(), authority(tmp_path, "flowferry")
-    use(bed, good, good)
-    connect = OpenVSwitch.set_controller
-    monkeypatch.setattr(
-        OpenVSwitch,
-        "set_controller",
-        lambda self, switches, target: connect(self, switches, target.replace("tcp:", "ssl:")),
-    )
-    tls = {**good, "ca": good["cert"]}
-    listen = {"listen": "127.0.0.1:6653", "netns": bed.namespaces["sw"], "tls": tls}
-    with Platform(bed, openflow=listen, strategy="reroute") as up:
-        yield up, good
+def over_tls(testbed: Callable[..., Testbed]) -> Iterator[Platform]:
+    """A deployment whose switches speak TLS; the run's authority has also signed OLD."""
+    bed = testbed(tls=True)
+    authority = Authority(bed.owner.directory / wiring.CERTIFICATES)
+    names = [certificates.name_of(one.id) for one in bed.instances]
+    for name in (wiring.CONTROLLER, wiring.SWITCHES, *names):
+        authority.issue(name)
+    authority.issue(wiring.SWITCHES, file=OLD, days=-1)
+    with Platform(bed, strategy="reroute") as up:
+        yield up
 
 
 def log_lines(platform: Platform, wanted: str) -> list[str]:
@@ -62,29 +48,52 @@ def ready(platform: Platform) -> bool:
     return all(switch["ready"] for switch in platform.client.switches())
 
 
-def test_with_the_right_certificate_all_works(over_tls: tuple[Platform, Pem]) -> None:
-    up, _ = over_tls
-    assert up.client.move("udp", "i2", wait=True)["state"] == "done"
-    assert log_lines(up, "turned away") == []
+def away(platform: Platform) -> None:
+    """Have the switches go to where no controller is."""
+    platform.bed.ovs.set_controller(list(platform.bed.switches.values()), "tcp:127.0.0.1:9")
+    until(lambda: not connected(platform), "the switches to be away")
 
 
-def test_a_certificate_of_somebody_else_is_refused_and_the_right_one_is_taken(
-    over_tls: tuple[Platform, Pem], tmp_path: Path
+def connected(platform: Platform) -> bool:
+    return any(switch["connected"] for switch in platform.client.switches())
+
+
+def test_with_the_right_certificate_all_works(over_tls: Platform) -> None:
+    assert over_tls.client.move("udp", "i2", wait=True)["state"] == "done"
+    assert log_lines(over_tls, "turned away") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("stranger", "unable to get local issuer certificate"),
+        ("expired", "certificate has expired"),
+        ("distrusts us", "alert unknown ca"),
+    ],
+)
+def test_a_switch_that_is_refused_or_refuses_is_named_and_the_right_one_is_taken(
+    over_tls: Platform, tmp_path: Path, kind: str, said: str
 ) -> None:
-    up, good = over_tls
-    switches = list(up.bed.switches.values())
-    up.bed.ovs.set_controller(switches, "tcp:127.0.0.1:9")
-    until(lambda: not any(s["connected"] for s in up.client.switches()), "the switches to be away")
-    use(up.bed, authority(tmp_path, "mallory"), good)
-    up.connect_switches(6653)
-    until(lambda: bool(log_lines(up, "turned away")), "the refusal in the log", seconds=20)
-    (line, *_) = log_lines(up, "turned away")
-    assert "self-signed certificate" in line
+    bed = over_tls.bed
+    right = wiring.certificate_of(bed, wiring.SWITCHES)
+    theirs = Authority(tmp_path / "theirs").issue("switches")
+    wrong = {
+        "stranger": Certificate(theirs.cert, theirs.key, right.ca),
+        "expired": wiring.certificate_of(bed, OLD),
+        "distrusts us": replace(right, ca=theirs.ca),
+    }[kind]
+    away(over_tls)
+    use(bed, wrong)
+    target = f"ssl:{bed.controller_address}:{wiring.OPENFLOW_PORT}"
+    bed.ovs.set_controller(list(bed.switches.values()), target)
+    until(lambda: bool(log_lines(over_tls, "turned away")), "the refusal in the log", seconds=20)
+    (line, *_) = log_lines(over_tls, "turned away")
+    assert said in line.lower().replace("_", " ")
     assert "ovs-vsctl set-ssl" in line
-    assert not any(switch["connected"] for switch in up.client.switches())
-    use(up.bed, good, good)
-    until(lambda: ready(up), "the switches", seconds=30)
-    assert up.client.move("udp", "i2", wait=True)["state"] == "done"
+    assert not connected(over_tls)
+    over_tls.connect_switches(wiring.OPENFLOW_PORT)
+    until(lambda: ready(over_tls), "the switches", seconds=30)
+    assert over_tls.client.move("udp", "i2", wait=True)["state"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -95,10 +104,8 @@ def test_a_certificate_of_somebody_else_is_refused_and_the_right_one_is_taken(
         ("silence", "longer than"),
     ],
 )
-def test_others_are_turned_away_with_a_line(
-    over_tls: tuple[Platform, Pem], kind: str, said: str
-) -> None:
-    up, _ = over_tls
+def test_others_are_turned_away_with_a_line(over_tls: Platform, kind: str, said: str) -> None:
+    up = over_tls
 
     def come() -> None:
         with socket.create_connection(("127.0.0.1", 6653), 5) as end:
@@ -120,3 +127,31 @@ def test_others_are_turned_away_with_a_line(
     assert said in line.lower().replace("_", " ")
     assert ready(up)
     assert up.client.move("udp", "i2", wait=True)["state"] == "done"
+
+
+def test_beyond_loopback_only_a_token_over_tls_is_answered(
+    testbed: Callable[..., Testbed], tmp_path: Path
+) -> None:
+    bed = testbed(instances=2)
+    one, other = bed.instances
+    own = Authority(tmp_path / "tls").issue(one.mgmt_ip)
+    token = tmp_path / "token"
+    token.write_text("open sesame\n")
+    rest: dict[str, Any] = {"listen": f"{one.mgmt_ip}:6680", "token_file": str(token)}
+    rest |= {"tls": {"cert": own.cert, "key": own.key}}
+    path = tmp_path / "controller.yaml"
+    path.write_text(yaml.safe_dump(wiring.config_for(bed, rest=rest)))
+    url = f"https://{rest['listen']}"
+    # Where that address is; and asked from another machine, so to say.
+    with namespace.call(one.namespace, partial(Daemon, path, url)):
+
+        def ask(url: str, token: str | None, ca: str | None) -> object:
+            return namespace.call(other.namespace, Client(url, token, ca=ca).status)["name"]
+
+        assert ask(url, "open sesame", own.ca) == bed.name
+        with pytest.raises(ControllerError, match="a token is needed"):
+            ask(url, None, own.ca)
+        with pytest.raises(ControllerError, match="no controller answers"):
+            ask(url, "open sesame", None)  # not believed
+        with pytest.raises(ControllerError):
+            ask(url.replace("https", "http"), "open sesame", None)

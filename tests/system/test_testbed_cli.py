@@ -73,6 +73,7 @@ def test_a_healthy_testbed_is_no_remains_of_a_crash(name: str) -> None:
         (["status", "--name", "not-there"], 1, "list them with 'flowferry testbed status'"),
         (["up", "--function", "nat"], 2, "is not one of"),
         (["up", "--function", "forwarder-direct"], 1, "add --no-controller"),
+        (["up", "--tls", "--no-controller"], 1, "leave out --no-controller or --tls"),
         (["up", "--instances", "many"], 2, "not a valid integer"),
         (["up", "--instances", "0"], 2, "0 is not in the range"),
         (["sideways"], 2, "No such command"),

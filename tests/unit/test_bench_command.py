@@ -30,7 +30,7 @@ def without_iperf3(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "lacks"),
-    [(each, each in ("handover", "fence")) for each in EXPERIMENTS],
+    [(each, each in ("handover", "fence", "tls")) for each in EXPERIMENTS],
 )
 def test_open_vswitch_is_asked_for_where_there_are_switches(
     name: str, lacks: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -10,6 +10,7 @@ import yaml
 
 from flowferry.controller import config
 from flowferry.hsl.config import ConfigError
+from flowferry.testbed.certificates import Authority
 
 
 @pytest.fixture
@@ -62,6 +63,9 @@ def change(good: dict[str, Any], path: str, value: Any) -> str:
     return yaml.safe_dump(good, sort_keys=False)
 
 
+NOWHERE = {"cert": "/nowhere/c", "key": "/nowhere/k"}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
@@ -81,6 +85,10 @@ def change(good: dict[str, Any], path: str, value: Any) -> str:
         ("groups.0.instances.1.upstream_port", 1, "1 is the outside of nat already"),
         ("groups.0.instances.0.peer", "nowhere", '"nowhere" is not possible'),
         ("rest.listen", "0.0.0.0:6680", "is beyond loopback, and token_file is missing"),
+        ("rest.token_file", "/nowhere", "rest.token_file: '/nowhere' cannot be read"),
+        ("rest.token_file", "/dev/null", "'/dev/null' holds no token"),
+        ("rest.tls", NOWHERE, "rest.tls.cert: '/nowhere/c' cannot be used: No such file"),
+        ("openflow.tls", NOWHERE, "openflow.tls.cert: '/nowhere/c' cannot be used: No such file"),
         ("strategy", "magic", 'strategy: "magic" is not possible'),
     ],
 )
@@ -105,3 +113,19 @@ def test_the_schema_is_json_and_describes_every_field() -> None:
     assert found["additionalProperties"] is False
     for name, field in found["properties"].items():
         assert field.get("description") or "$ref" in field, name
+
+
+def test_beyond_loopback_it_takes_a_token_and_certificates(
+    good: dict[str, Any], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("open sesame\n")
+    own = Authority(tmp_path / "tls").issue("192.0.2.1")
+    rest: dict[str, Any] = {"listen": "192.0.2.1:6680", "token_file": str(token)}
+    with pytest.raises(ConfigError, match="beyond loopback, and tls is missing"):
+        config.parse(change(good, "rest", rest), "c.yaml")
+    rest["tls"] = {"cert": own.cert, "key": own.key}
+    assert config.parse(change(good, "rest", rest), "c.yaml").rest.token_file == str(token)
+    rest["tls"] = {"cert": own.cert, "key": own.cert}
+    with pytest.raises(ConfigError, match=r"rest\.tls\.key: .* cannot be used: others may use it"):
+        config.parse(change(good, "rest", rest), "c.yaml")

@@ -32,6 +32,7 @@ EXPERIMENTS = {
         Experiment("capture", "capture and release without a pause", "capture"),
         Experiment("handover", "moves of live flows: delay, order, loss", "handover", True),
         Experiment("fence", "packets behind a marker: a barrier reply is no fence", "fence", True),
+        Experiment("tls", "what TLS costs between instances: state and strays", "tls", True),
         Experiment("state", "the state store beside dict, C, Redis, UDP and ZeroMQ", "state"),
         Experiment("probe", "the probe's small-packet rate beside iperf3's", "small_packets"),
     )

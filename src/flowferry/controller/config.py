@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flowferry.hsl import Tls as AgentTls
+from flowferry.hsl import certificates
 from flowferry.hsl.config import ConfigError, Document, Problem, dotted, key_file_problem
 
 SCHEMA_HINT = "'flowferry controller schema' prints all fields"
@@ -265,10 +267,29 @@ def _by_rules(document: Document, config: Config) -> Iterator[Problem]:
                     what = f"{place[1]} is {ports[place]} already"
                     yield problem([*path, f"{side}_port"], what, "give another port")
                 ports[place] = one.name
+    yield from _tls(config, problem)
     yield from _rest(config.rest, problem)
 
 
+def _tls(config: Config, problem: Any) -> Iterator[Problem]:
+    for part, tls in (("openflow", config.openflow.tls), ("rest", config.rest.tls)):
+        if tls is None:
+            continue
+        files = AgentTls(tls.cert, tls.key, tls.ca or tls.cert)  # without, nobody is to be believed
+        found = certificates.problem(files)
+        if found is not None:
+            field, why = found
+            field = field if getattr(tls, field) else "cert"
+            what = f"{getattr(files, field)!r} cannot be used: {why}"
+            yield problem([part, "tls", field], what, "give PEM files that fit, readable here")
+
+
 def _rest(rest: Rest, problem: Any) -> Iterator[Problem]:
+    if rest.token_file is not None:
+        wrong = _token_file_problem(Path(rest.token_file))
+        if wrong is not None:
+            what = f"{rest.token_file!r} {wrong}"
+            yield problem(["rest", "token_file"], what, "write the token there, for its owner")
     if rest.listen is None:
         return
     host = rest.listen.rpartition(":")[0].strip("[]")
@@ -277,3 +298,13 @@ def _rest(rest: Rest, problem: Any) -> Iterator[Problem]:
         if not local and getattr(rest, name) is None:
             what = f"{rest.listen!r} is beyond loopback, and {name} is missing"
             yield problem(["rest", "listen"], what, f"add rest.{name}, or listen on 127.0.0.1")
+
+
+def _token_file_problem(path: Path) -> str | None:
+    """What is wrong with it. An empty token would let in whoever shows an empty one."""
+    try:
+        return None if path.read_text("utf-8").strip() else "holds no token"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        return "is no text"

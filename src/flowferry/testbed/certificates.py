@@ -31,13 +31,14 @@ class Authority:
         return str(self.folder / "ca.pem")
 
     def issue(self, name: str, *, file: str | None = None, days: int = 2) -> Certificate:
-        """A certificate that stands for `name`, valid for so many days; below 0 it has expired.
+        """A certificate that stands for `name`, a host's or an address.
 
-        `file`: the files' name, if it is not to be `name`.
+        `file`: the files' name, if it is not to be `name`. Valid for `days`; below 0: expired.
         """
+        kind = "IP" if name.replace(".", "").isdigit() or ":" in name else "DNS"
         by = ["-CA", self.ca, "-CAkey", str(self.folder / "ca.key")]
         file = file or name
-        self._issue(file, by, "critical,CA:FALSE", f"subjectAltName=DNS:{name}", days=days)
+        self._issue(file, by, "critical,CA:FALSE", f"subjectAltName={kind}:{name}", days=days)
         return Certificate(
             str(self.folder / f"{file}.pem"), str(self.folder / f"{file}.key"), self.ca
         )
