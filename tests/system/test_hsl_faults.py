@@ -254,6 +254,7 @@ def test_agent_ends_with_the_namespace_of_its_function(netns_chain: Build) -> No
         namespace.remove(chain.namespaces["nf"])
         with pytest.raises(HslError, match="is gone, and the function with it"):
             agent.result()
+        assert "200 packets lost and counted" in agent.said()
 
 
 def test_agent_ends_with_the_function_behind_the_inner_pair(netns_chain: Build) -> None:

@@ -95,6 +95,29 @@ fn strays_that_nobody_fetches_stay_within_the_budget() {
 }
 
 #[test]
+fn only_a_full_buffer_loses_and_what_it_loses_is_counted() {
+    let mut endpoint = Endpoint::new(1_000);
+    endpoint
+        .hold(1, spec(Role::Capture, "*", &[], &UP), 1)
+        .unwrap();
+    let (packet, frame) = packet(1, Side::Upstream);
+    let room = 1_000 / (frame.len() + 64);
+    let came = 2 * room;
+    let mut lost = 0;
+    for _ in 0..came {
+        // Half full the hold lets go; nobody writes what it lets go, and more comes.
+        lost += usize::from(endpoint.on_frame(&packet, &frame, 2) == Disposition::Lost);
+        assert!(endpoint.budget().used() <= 1_000);
+    }
+    assert_eq!(lost, came - room);
+    let hold = endpoint.holds().next().unwrap();
+    assert!(hold.error.as_ref().unwrap().contains("half full"));
+    assert_eq!(hold.figures.lost_packets, lost as u64);
+    let written = std::iter::from_fn(|| endpoint.next_write()).count();
+    assert_eq!(written, room);
+}
+
+#[test]
 fn packets_of_a_flow_that_is_taken_again_go_where_the_new_hold_sends_them() {
     let mut endpoint = Endpoint::new(1 << 20);
     let (packet, frame) = packet(1, Side::Upstream);
