@@ -83,6 +83,7 @@ def test_the_list_names_every_experiment() -> None:
         "capture",
         "handover",
         "fence",
+        "tls",
         "state",
         "probe",
     ]
