@@ -232,23 +232,13 @@ static __always_inline int control_frame(struct __sk_buff *skb, struct ff_contro
 	return TC_ACT_SHOT;
 }
 
-static __noinline int parse_pulled(struct __sk_buff *skb, struct ff_parsed *p)
-{
-	if (!p)
-		return -1;
-	bpf_skb_pull_data(skb, skb->len < FF_HEADERS ? skb->len : FF_HEADERS);
-	return ff_parse(skb, FF_SIDE, p);
-}
-
-/* Most packets in pieces have the headers that matter in the first. Pulling in more copies, and of
- * a packet that its sender keeps for a retransmission, the whole head. */
+/* Always so much in one piece, even if the headers lie in the first: TCP super-packets get through
+ * faster so (docs/decisions/0005), though it copies. */
 static __always_inline int parse(struct __sk_buff *skb, struct ff_parsed *p)
 {
-	int broken = ff_parse(skb, FF_SIDE, p);
-
-	if (!broken && p->cut && skb->data_end - skb->data < skb->len)
-		broken = parse_pulled(skb, p);
-	return broken;
+	if (skb->data_end - skb->data < FF_HEADERS && skb->data_end - skb->data < skb->len)
+		bpf_skb_pull_data(skb, skb->len < FF_HEADERS ? skb->len : FF_HEADERS);
+	return ff_parse(skb, FF_SIDE, p);
 }
 
 SEC("classifier")

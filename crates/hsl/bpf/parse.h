@@ -25,11 +25,7 @@ struct ff_parsed {
 	struct ff_key key;
 	__u16 ethertype;  /* behind the VLAN tags, host order */
 	__u8 swapped;     /* the key's low end is the frame's destination */
-	__u8 cut;         /* headers may go on behind what could be seen */
 };
-
-/* Whether `n` bytes at `at` cannot be seen. */
-#define BEYOND(p, at, n, end) ((void *)(at) + (n) > (end) && ((p)->cut = 1))
 
 struct ff_vlan_header {
 	__be16 tci;
@@ -83,39 +79,37 @@ static __always_inline void ff_canonical(struct ff_parsed *p)
 	}
 }
 
-static __always_inline void ff_ports(struct ff_parsed *p, void *at, void *end)
+static __always_inline void ff_ports(struct ff_key *key, void *at, void *end)
 {
-	if (ff_has_ports(p->key.proto) && !BEYOND(p, at, 4, end))
-		*ff_both_ports(&p->key) = *(__u32 *)at;
+	if (ff_has_ports(key->proto) && at + 4 <= end)
+		*ff_both_ports(key) = *(__u32 *)at;
 }
 
-static __always_inline int ff_ipv4(struct ff_parsed *p, void *at, void *end)
+static __always_inline int ff_ipv4(struct ff_key *key, void *at, void *end)
 {
-	struct ff_key *key = &p->key;
 	__u64 *low = (__u64 *)key->low, *high = (__u64 *)key->high;
 	struct iphdr *ip = at;
 
-	if (BEYOND(p, at, sizeof(*ip), end) || ip->ihl < 5)
+	if (at + sizeof(*ip) > end || ip->ihl < 5)
 		return -1;
 	key->kind = FF_KIND_IPV4;
 	key->proto = ip->protocol;
 	*low = ip->saddr;
 	*high = ip->daddr;
 	if (!(ip->frag_off & bpf_htons(FF_IP_FRAGMENT)))
-		ff_ports(p, at + ip->ihl * 4, end);
+		ff_ports(key, at + ip->ihl * 4, end);
 	return 0;
 }
 
 /* `offset`: of `at` in the frame as the wire carries it, tags in place. Both parsers stop at
  * FF_HEADERS, so that a key does not depend on how much of a packet happens to be linear. */
-static __always_inline int ff_ipv6(struct ff_parsed *p, void *at, void *end, __u32 offset)
+static __always_inline int ff_ipv6(struct ff_key *key, void *at, void *end, __u32 offset)
 {
-	struct ff_key *key = &p->key;
 	struct ipv6hdr *ip = at;
 	__u8 next;
 	int i;
 
-	if (BEYOND(p, at, sizeof(*ip), end))
+	if (at + sizeof(*ip) > end)
 		return -1;
 	key->kind = FF_KIND_IPV6;
 	__builtin_memcpy(key->low, &ip->saddr, 16);
@@ -124,7 +118,6 @@ static __always_inline int ff_ipv6(struct ff_parsed *p, void *at, void *end, __u
 	at += sizeof(*ip);
 	offset += sizeof(*ip);
 	if (!(next == IPPROTO_TCP || next == IPPROTO_UDP)) {
-		p->cut = 1; /* so it is, or need not be: rare enough */
 #pragma unroll
 		for (i = 0; i < FF_EXTENSIONS; i++) {
 			__u8 *ext = at;
@@ -152,7 +145,7 @@ static __always_inline int ff_ipv6(struct ff_parsed *p, void *at, void *end, __u
 	}
 	key->proto = next;
 	if (offset + 4 <= FF_HEADERS)
-		ff_ports(p, at, end);
+		ff_ports(key, at, end);
 	return 0;
 }
 
@@ -178,7 +171,7 @@ static __always_inline int ff_parse(struct __sk_buff *skb, __u8 side, struct ff_
 
 		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
 			break;
-		if (tags > 1 || BEYOND(p, at, sizeof(*tag), end))
+		if (at + sizeof(*tag) > end || tags > 1)
 			break;
 		if (tags == 0)
 			p->key.vlan[0] = FF_VLAN_TAGGED | (bpf_ntohs(tag->tci) & 0xfff);
@@ -189,8 +182,8 @@ static __always_inline int ff_parse(struct __sk_buff *skb, __u8 side, struct ff_
 		at += sizeof(*tag);
 	}
 	p->ethertype = bpf_ntohs(ethertype);
-	if (!((ethertype == bpf_htons(ETH_P_IP) && ff_ipv4(p, at, end) == 0) ||
-	      (ethertype == bpf_htons(ETH_P_IPV6) && ff_ipv6(p, at, end, ETH_HLEN + 4 * tags) == 0))) {
+	if (!((ethertype == bpf_htons(ETH_P_IP) && ff_ipv4(&p->key, at, end) == 0) ||
+	      (ethertype == bpf_htons(ETH_P_IPV6) && ff_ipv6(&p->key, at, end, ETH_HLEN + 4 * tags) == 0))) {
 		p->key.kind = FF_KIND_L2;
 		__builtin_memcpy(p->key.low, eth->h_source, ETH_ALEN);
 		__builtin_memcpy(p->key.high, eth->h_dest, ETH_ALEN);

@@ -205,6 +205,21 @@ fn an_alias_is_taken_by_a_match_of_its_direction_alone() {
     }
 }
 
+/// One side was let go by its own headers; a hold on the other side looks at the alias again.
+#[test]
+fn a_new_hold_leaves_what_another_has_let_go_under_an_alias() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0, packet(9, Side::Downstream));
+    let of_it = |sides: &[Side]| spec(Role::Capture, "ip,nw_src=10.0.0.1", &[], sides);
+    endpoint.set_alias(upstream, behind);
+    endpoint.hold(1, of_it(&[Side::Downstream]), 1).unwrap();
+    endpoint.release_side(1, behind.key).unwrap();
+    endpoint.take_actions();
+    endpoint.hold(2, of_it(&UP), 2).unwrap();
+    let held = (behind.key, Some(Treatment::Capture));
+    assert!(!flows(&endpoint.take_actions()).contains(&held));
+}
+
 #[test]
 fn a_rule_does_not_take_the_flow_of_a_hold_that_ended() {
     // Hold 1 has the flow by its upstream headers; a rule of hold 2 matches its downstream ones.

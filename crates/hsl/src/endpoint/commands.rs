@@ -19,20 +19,21 @@ impl Endpoint {
             self.aliases.remove(&other.key);
         }
         self.aliases.insert(upstream.key, downstream);
-        self.treat_anew(downstream);
+        self.treat_anew(downstream, true);
     }
 
     /// Take an alias back. What a hold has taken under it stays in that hold's hands.
     pub fn drop_alias(&mut self, upstream: &Key) {
         if let Some(downstream) = self.aliases.remove(&upstream.on(Side::Upstream)) {
             self.aliased.remove(&downstream.key);
-            self.treat_anew(downstream);
+            self.treat_anew(downstream, true);
         }
     }
 
     /// Rules see a flow's own headers, holds go by its upstream ones. Where these differ, the flow
     /// is treated by itself: as the hold that names it wants, or passed if only rules match it.
-    fn treat_anew(&mut self, alias: Parsed) {
+    /// `changed`: what was let go by this key until now may have been another flow.
+    fn treat_anew(&mut self, alias: Parsed, changed: bool) {
         let downstream = alias.key;
         let upstream = self.aliased.get(&downstream).copied();
         let mut holding = self.holds.values().filter(|hold| {
@@ -42,7 +43,8 @@ impl Endpoint {
             let owner = holding.clone().find(|hold| hold.spec.covers(&upstream))?;
             let freed = [upstream.key, upstream.key.on(Side::Downstream)]
                 .iter()
-                .any(|key| self.is_freed(owner.id, key));
+                .any(|key| self.is_freed(owner.id, key))
+                || !changed && self.is_freed(owner.id, &downstream);
             Some((owner.id, owner.spec.role, freed))
         });
         let by_rule = upstream.and_then(|_| holding.find(|hold| hold.spec.covers(&alias)));
@@ -96,7 +98,7 @@ impl Endpoint {
             self.actions.push(Action::Flow(key, None));
             let alias = self.aliased.get(&key).map(|flow| self.aliases[&flow.key]);
             if let Some(alias) = alias {
-                self.treat_anew(alias); // another hold's rule may match it
+                self.treat_anew(alias, false); // another hold's rule may match it
             }
         }
     }
@@ -149,8 +151,8 @@ impl Endpoint {
         };
         let aliases: Vec<Parsed> = self.aliases.values().filter(concerned).copied().collect();
         self.holds.insert(id, hold);
-        for key in aliases {
-            self.treat_anew(key);
+        for alias in aliases {
+            self.treat_anew(alias, false);
         }
         self.publish_rules();
         for key in taken {
