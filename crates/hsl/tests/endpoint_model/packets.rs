@@ -100,7 +100,8 @@ impl World {
         // Strays follow a flow to where it has moved: it is held there before they are taken in,
         // and served only afterwards.
         let early = !self.pending.is_empty() || self.retry.is_some();
-        if early || self.kernel.owns(&packet.key) {
+        let mut faces = Side::ALL.iter().map(|side| FLOWS[flow].key(*side));
+        if early || faces.any(|face| self.kernel.owns(&face)) {
             return Ok(());
         }
         self.ledger.born(packet.key, Part::Stray, frame.len());
