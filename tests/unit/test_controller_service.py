@@ -727,3 +727,40 @@ def test_what_is_thrown_away_after_the_end_is_a_loss_of_the_handover(
         assert Handover.from_record(record.body).lost_packets == 5
 
     run(case)
+
+
+def test_a_switch_that_was_restarted_has_nothing_to_keep(run: Callable[[Case], None]) -> None:
+    """While the turn is not decided; what it lacks would lead flows to a third instance."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        ask(service, "udp", 2)
+        await act(service, 1, Turn(), done(Script.made[0]))
+        assert world.way() == 12
+        ask(service, "udp", 3)  # from i2 to i3; the group's default is i1
+        switch = cast(Channel, world.switches[1])
+        del service.listener.channels[1]
+        service._switch_down(switch, "gone")
+        await act(service, 2, Turn())
+        assert isinstance(Script.made[1].events[-1], TurnRefused)
+        world.switches[1].entries_now.clear()
+        await world.connect(service)
+        assert world.way() == 13
+
+    run(case)
+
+
+def test_nothing_is_prepared_while_a_switch_may_use_entries_of_before_it_came(
+    run: Callable[[Case], None],
+) -> None:
+    async def case(world: World) -> None:
+        service = await world.up()
+        service._greeting = 0.001
+        handover = ask(service, "udp", 2, settings=Settings(cache_ms=200))
+        loop = asyncio.get_running_loop()
+        while not hasattr(Script.made[0], "plan"):
+            await asyncio.sleep(0.005)
+        assert loop.time() >= service.board._switches[1].since + 0.2
+        assert not handover.is_over
+
+    run(case)

@@ -254,6 +254,20 @@ def test_no_final_marker_goes_by_a_switch_that_may_have_turned_just_now(cache_ms
     assert at[Side.UPSTREAM] == pytest.approx(back + (0.5 if cache_ms else 0.1))
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_switch_that_comes_before_the_turn_calls_it_off(steps: int) -> None:
+    """By its old entries packets may have come to the destination; they would prove nothing."""
+    scene = Scene()
+    for to in (B, A)[:steps]:
+        scene.answer(Command.PREPARE, to)
+    scene.tell(SwitchInLine(5, (Side.UPSTREAM,)))
+    for instance in (A, B):
+        scene.say(instance, Command.ABORTED)
+    assert scene.end.state is HandoverState.ABORTED
+    assert scene.end.error == "switch 0x5 has come just now; ask again"
+    assert Turn() not in scene.actions
+
+
 def finals(scene: Scene) -> list[Send]:
     """The markers that fence what nobody has seen."""
     return [send for send in scene.sent(Command.MARKER, A) if send.message.round == FINAL_ROUND]

@@ -52,6 +52,7 @@ def test_the_least_that_is_needed() -> None:
 def test_everything(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("5a" * 32 + "\n")
+    key.chmod(0o600)
     config = parse(
         VETH
         | {
@@ -192,14 +193,24 @@ def test_all_problems_are_listed_and_the_first_is_the_message() -> None:
 def test_a_key_file_is_looked_into_but_not_shown(tmp_path: Path, content: str, said: str) -> None:
     key = tmp_path / "key"
     key.write_text(content)
+    key.chmod(0o600)
     (found,) = problems(PLAIN | {"keys": [{"id": 1, "file": str(key)}]})
     assert said in found
     assert content not in found
 
 
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("5a" * 32)
+    key.chmod(0o644)
+    (found,) = problems(PLAIN | {"keys": [{"id": 1, "file": str(key)}]})
+    assert "others may use it (mode 644); chmod 600" in found
+
+
 def test_keys_are_numbered_apart(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("5a" * 32)
+    key.chmod(0o600)
     (found,) = problems(PLAIN | {"keys": [{"id": 1, "file": str(key)}] * 2})
     assert "keys[1].id: 1 stands for another key already" in found
 
@@ -248,6 +259,7 @@ def with_tls(tmp_path: Path, own: Certificate, **other: str) -> dict[str, Any]:
     """A configuration of instance 1 with TLS."""
     key = tmp_path / "key"
     key.write_text("5a" * 32 + "\n")
+    key.chmod(0o600)
     return PLAIN | {"keys": [{"id": 1, "file": str(key)}], "tls": vars(own) | other}
 
 

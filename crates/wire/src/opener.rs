@@ -284,7 +284,9 @@ impl Opener {
         let replay = match self.windows.get_mut(&from) {
             Some(window) => window.accept(boot, sequence),
             None => {
-                self.windows.insert(from, ReplayWindow::new(boot, sequence));
+                // Older ones may have been recorded before this receiver was restarted.
+                self.windows
+                    .insert(from, ReplayWindow::resume(boot, sequence));
                 Replay::Fresh
             }
         };

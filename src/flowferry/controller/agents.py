@@ -123,6 +123,9 @@ class Agents:
         instance = self._model().instances.get(number)
         if instance is None:
             return []
+        if message.command is Command.PREPARE and (pulse := self.pulses.get(number)):
+            # Recorded, and sent again to an agent that was restarted, it is refused.
+            message = replace(message, epoch=pulse.epoch)
         sides = self._sides(instance, side, bool(message.flags & Flags.RETRY))
         for one in sides:
             group = self._model().groups[instance.group]

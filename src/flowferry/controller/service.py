@@ -310,7 +310,15 @@ class Service:
             self._start(conductor)
 
     async def _launch(self, conductor: Conductor) -> None:
+        """Begin when agents have been heard, and no switch uses entries of before it came.
+
+        An old entry that leads to the destination would make a packet there prove a turn.
+        """
         await self.agents.refresh(conductor.instances, self._greeting)
+        stale = conductor.plan.settings.stale_ms / 1e3
+        dpids = self.dpids_of(conductor.handover.group)
+        while (left := stale - self.board.youngest(dpids)) > 0:
+            await asyncio.sleep(left)
         self._start(conductor)
 
     def _start(self, conductor: Conductor) -> None:

@@ -30,6 +30,8 @@ class _Switch:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: What it has of ours, as far as it has said; `None` until it is in line.
     has: dict[Key, Entry] | None = None
+    #: When it was brought in line last, in the event loop's time.
+    since: float = 0.0
 
 
 class Switchboard:
@@ -57,6 +59,12 @@ class Switchboard:
         """Whether a switch is there and in line."""
         known = self._switches.get(dpid)
         return dpid in self._channels and known is not None and known.has is not None
+
+    def youngest(self, dpids: Iterable[int]) -> float:
+        """For how long these switches have been in line, those of them that are, in seconds."""
+        now = asyncio.get_running_loop().time()
+        since = [self._switches[dpid].since for dpid in dpids if self.ready(dpid)]
+        return now - max(since, default=0.0)
 
     def want(self, model: Model) -> None:
         """Let this be the model; `sync` or the next connection puts it in force."""
@@ -88,6 +96,7 @@ class Switchboard:
             found = await channel.entries(tables.COOKIE, tables.COOKIE_MASK)
             has = {each.entry.key: each.entry for each in found if each.entry is not None}
             switch.has = await self._align(channel, has)
+            switch.since = asyncio.get_running_loop().time()
         self._on_ready(channel.dpid, True)
 
     def gone(self, channel: Channel) -> None:
@@ -125,7 +134,9 @@ class Switchboard:
     ) -> dict[Key, Entry]:
         """Send the difference; what it has then."""
         others = (keys for one, keys in self._contested.items() if one != owner)
-        contested: set[tuple[int, Key]] = set().union(*others)
+        # One that has nothing at all was restarted: there is nothing to keep, and what it lacks
+        # would lead flows to wherever the rule below says.
+        contested: set[tuple[int, Key]] = set().union(*others) if has else set()
         wanted = self._wanted.get(channel.dpid, {})
         target = {
             key: entry

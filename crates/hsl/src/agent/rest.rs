@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::error::{AgentError, system};
 use super::function::Channel;
@@ -14,7 +15,9 @@ use crate::key::Side;
 /// While packets are only kept, nobody waits for them: let some gather, and others have the CPU.
 const GATHER: Duration = Duration::from_micros(50);
 /// How often a resting agent wakes up to beat its heart.
-const REST_MS: u8 = 50;
+const REST: Duration = Duration::from_millis(50);
+/// The same while something is held, or a flush is under way.
+const REST_AT_WORK: Duration = Duration::from_millis(1);
 
 impl Agent {
     /// Sleep until there is something to do, or the heart is to beat.
@@ -26,15 +29,14 @@ impl Agent {
             || self.busy
             || self.has_more_to_account()
             || self.clients.values().any(Lines::has_more);
-        let rest = match self.handovers.next_due() {
-            None => REST_MS,
-            Some(due) => (due.saturating_sub(now()) / 1_000_000).min(u64::from(REST_MS)) as u8,
+        let most = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => REST,
+            (false, false) => REST_AT_WORK,
         };
-        let timeout = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
-            (true, _) => PollTimeout::ZERO,
-            (false, true) => PollTimeout::from(rest),
-            (false, false) => PollTimeout::from(rest.min(1)),
-        };
+        let due = self.handovers.next_due();
+        let due = due.map(|due| Duration::from_nanos(due.saturating_sub(now())));
+        let timeout = TimeSpec::from(due.map_or(most, |due| due.min(most)));
         let wait = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds: Vec<PollFd<'_>> = Side::ALL.map(|side| wait(self.shim.readable(side))).into();
         fds.push(wait(self.listener.as_fd()));
@@ -69,7 +71,7 @@ impl Agent {
             };
             fds.push(PollFd::new(descriptor, PollFlags::POLLIN | write));
         }
-        match poll(&mut fds, timeout) {
+        match ppoll(&mut fds, Some(timeout), None) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(error) => Err(system("poll")(error.into())),
         }

@@ -4,6 +4,7 @@ use flowferry_wire::Reason;
 
 use super::part::Part;
 use super::report::report;
+use super::rounds::Rounds;
 use super::{Event, Handovers, Phase};
 use crate::endpoint::{Endpoint, HoldId};
 
@@ -19,9 +20,11 @@ impl Part {
     pub(super) fn next_due(&self) -> Option<u64> {
         let silence = self.last_word_ns + (self.silences + 1) * self.silence_ns();
         let reminder = self.named_ns + self.silence_ns();
+        let rounds = self.rounds.iter().filter_map(Rounds::next_due);
         [self.due_ns, self.quiet_until_ns, self.repeats.next_due()]
             .into_iter()
             .flatten()
+            .chain(rounds)
             .chain([silence, reminder])
             .min()
     }
@@ -32,6 +35,7 @@ impl Handovers {
         for id in self.parts.keys().copied().collect::<Vec<_>>() {
             self.end_quiet_time(endpoint, id, now);
             self.pass_deadline(endpoint, id, now);
+            self.begin_rounds(endpoint, id, now);
             self.repeat(endpoint, id, now);
             self.remind(endpoint, id, now);
             self.notice_silence(endpoint, id, now);

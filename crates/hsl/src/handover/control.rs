@@ -75,6 +75,11 @@ impl Handovers {
             return;
         };
         let asked = Asked::by(side, &message);
+        // A controller that has lost its journal begins with number 1 again.
+        let anew = |ended: &super::Ended| ended.id == id && sent.0 > ended.heard.0;
+        if message.command == Command::Prepare {
+            self.ended.retain(|ended| !anew(ended));
+        }
         if self.parts.contains_key(&id) {
             if let Some(part) = self.parts.get_mut(&id) {
                 part.heard = sent;

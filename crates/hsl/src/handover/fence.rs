@@ -181,6 +181,16 @@ impl Handovers {
         }
     }
 
+    /// Flows have gathered for as long as they are to.
+    pub(super) fn begin_rounds(&mut self, endpoint: &Endpoint, id: HoldId, now: u64) {
+        for side in Side::ALL {
+            let part = self.parts.get_mut(&id).filter(|part| part.phase.takes());
+            if part.is_some_and(|part| part.rounds[side.index()].begin(now)) {
+                self.ask(endpoint, id, side, now);
+            }
+        }
+    }
+
     pub(super) fn ask(&mut self, endpoint: &Endpoint, id: HoldId, side: Side, now: u64) {
         if let Some(part) = self.parts.get_mut(&id) {
             part.repeats.begin(Topic::Seen(side), now);

@@ -1,8 +1,9 @@
 //! Marker rounds of one side, where flows are taken.
 //!
 //! The first packet of a flow on a side proves that the side's switch has turned for it. One
-//! round at a time is under way: it fences the flows that had been seen when it was asked for.
-//! Flows that are seen meanwhile gather for the next one.
+//! round at a time is under way: it fences the flows that had been seen when its marker was sent.
+//! Flows that are seen meanwhile gather for the next one, and for half a millisecond from the last
+//! one's beginning: thousands of new flows a second would else cost a flush of all queues each.
 //!
 //! Times are nanoseconds of the agent's clock.
 
@@ -10,14 +11,18 @@ use crate::key::Key;
 
 use super::record::FINAL;
 
+/// From the beginning of a round to that of the next one.
+const PACE_NS: u64 = 500_000;
+
 /// A round whose marker is under way.
 #[derive(Clone, Debug)]
 pub struct Round {
     /// Its number, from 1.
     pub number: u32,
-    /// The flows that it fences, seen before it was asked for.
+    /// The flows that it fences, seen before its marker was sent.
     pub flows: Vec<Key>,
-    began_ns: u64,
+    /// When the first of them was seen.
+    since_ns: u64,
 }
 
 /// See the module's head.
@@ -26,6 +31,10 @@ pub struct Rounds {
     last: u32,
     under_way: Option<Round>,
     gathering: Vec<Key>,
+    /// When the first of those that gather was seen.
+    since_ns: u64,
+    /// When the next round may begin.
+    next_ns: u64,
     /// Fenced, and waiting for the state.
     fenced: Vec<Key>,
     /// Those of them that were seen to wait for it.
@@ -42,21 +51,32 @@ impl Rounds {
             self.fenced.push(key);
             return false;
         }
+        if self.gathering.is_empty() {
+            self.since_ns = now;
+        }
         self.gathering.push(key);
         self.begin(now)
     }
 
-    fn begin(&mut self, now: u64) -> bool {
-        if self.under_way.is_some() || self.gathering.is_empty() {
+    /// Begin a round if it is time for one. True if its marker is to be sent.
+    pub fn begin(&mut self, now: u64) -> bool {
+        if self.next_due().is_none_or(|due| now < due) {
             return false;
         }
+        self.next_ns = now + PACE_NS;
         self.last += 1;
         self.under_way = Some(Round {
             number: self.last,
             flows: std::mem::take(&mut self.gathering),
-            began_ns: now,
+            since_ns: self.since_ns,
         });
         true
+    }
+
+    /// When a round is to begin.
+    pub fn next_due(&self) -> Option<u64> {
+        let waits = self.under_way.is_none() && !self.gathering.is_empty();
+        waits.then_some(self.next_ns)
     }
 
     /// The round that is waited for.
@@ -69,8 +89,13 @@ impl Rounds {
     pub fn fence(&mut self, round: u32, now: u64) -> bool {
         if round == FINAL {
             self.all = true;
-            let round = self.under_way.take().map(|round| round.flows);
-            self.fenced.extend(round.into_iter().flatten());
+            if !self.gathering.is_empty() {
+                self.measure(self.since_ns, now);
+            }
+            if let Some(round) = self.under_way.take() {
+                self.measure(round.since_ns, now);
+                self.fenced.extend(round.flows);
+            }
             self.fenced.append(&mut self.gathering);
             return false;
         }
@@ -79,8 +104,7 @@ impl Rounds {
             .take_if(|under_way| under_way.number == round)
         {
             Some(round) => {
-                let took = now.saturating_sub(round.began_ns);
-                self.longest_ns = self.longest_ns.max(Some(took));
+                self.measure(round.since_ns, now);
                 self.fenced.extend(round.flows);
                 self.begin(now)
             }
@@ -88,12 +112,16 @@ impl Rounds {
         }
     }
 
+    fn measure(&mut self, since: u64, now: u64) {
+        self.longest_ns = self.longest_ns.max(Some(now.saturating_sub(since)));
+    }
+
     /// Rounds until now.
     pub fn count(&self) -> u32 {
         self.last
     }
 
-    /// From a round's first marker until the flows were fenced, of the one that took longest.
+    /// From a flow's first packet until it was fenced, of the one that took longest.
     pub fn longest_ns(&self) -> Option<u64> {
         self.longest_ns
     }

@@ -379,10 +379,20 @@ impl World {
             }
             self.lead();
             if self.is_dry() {
-                return Ok(());
+                if !self.gathers() {
+                    return Ok(());
+                }
+                self.pass_time(MILLISECOND);
             }
         }
         Err("frames go round for ever".to_owned())
+    }
+
+    /// Flows wait for a marker round to begin.
+    fn gathers(&self) -> bool {
+        let handovers = self.instances.iter().map(|it| &it.core.handovers);
+        let due = handovers.filter_map(|it| it.next_due()).min();
+        due.is_some_and(|due| due < self.now + MILLISECOND)
     }
 
     fn is_dry(&self) -> bool {

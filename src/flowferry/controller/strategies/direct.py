@@ -122,7 +122,10 @@ class Direct:
                     self._parts[number].offer(Cue.TURNED_BACK, now)
             case SwitchGone(dpid):
                 self._on_switch_gone(dpid, now)
-            case SwitchInLine(_, sides):
+            case SwitchInLine(dpid, sides):
+                if all(part.state in BEFORE_TURN for part in parts):
+                    # Its old entries may lead to the destination, where packets prove the turn.
+                    self._call_off(f"switch {dpid:#x} has come just now; ask again", now)
                 for part in parts:
                     part.in_line(sides, now)
             case InstanceDead(instance, why):
