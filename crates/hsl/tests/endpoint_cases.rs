@@ -209,10 +209,11 @@ fn an_alias_is_taken_by_a_match_of_its_direction_alone() {
 #[test]
 fn a_new_hold_leaves_what_another_has_let_go_under_an_alias() {
     let mut endpoint = Endpoint::new(1 << 20);
-    let (upstream, (behind, _)) = (packet(1, Side::Upstream).0, packet(9, Side::Downstream));
+    let (upstream, (behind, frame)) = (packet(1, Side::Upstream).0, packet(9, Side::Downstream));
     let of_it = |sides: &[Side]| spec(Role::Capture, "ip,nw_src=10.0.0.1", &[], sides);
     endpoint.set_alias(upstream, behind);
     endpoint.hold(1, of_it(&[Side::Downstream]), 1).unwrap();
+    endpoint.on_frame(&behind, &frame, 1);
     endpoint.release_side(1, behind.key).unwrap();
     endpoint.take_actions();
     endpoint.hold(2, of_it(&UP), 2).unwrap();
@@ -266,7 +267,7 @@ fn a_flow_that_another_hold_has_is_not_released() {
     let (mut endpoint, packet, frame) = of_both_directions();
     endpoint.on_frame(&packet, &frame, 2);
     endpoint.take_actions();
-    assert!(endpoint.release_flow(2, packet.key).is_err());
+    assert!(endpoint.release_flow(2, &packet).is_err());
     assert_eq!(endpoint.state(&packet.key), State::Held);
     assert!(endpoint.take_actions().is_empty());
 }
@@ -275,7 +276,7 @@ fn a_flow_that_another_hold_has_is_not_released() {
 fn a_flow_that_two_holds_name_is_released_only_once_it_has_come() {
     let (mut endpoint, packet, frame) = of_both_directions();
     for id in [1, 2] {
-        assert!(endpoint.release_flow(id, packet.key).is_err());
+        assert!(endpoint.release_flow(id, &packet).is_err());
         assert!(endpoint.release_side(id, packet.key).is_err());
     }
     assert!(endpoint.take_actions().is_empty());
@@ -292,7 +293,7 @@ fn no_hold_begins_over_a_flow_that_another_one_has_let_go() {
         .hold(1, spec(Role::Capture, mine, &[], &UP), 1)
         .unwrap();
     endpoint.on_frame(&packet, &frame, 2);
-    endpoint.release_flow(1, packet.key).unwrap();
+    endpoint.release_flow(1, &packet).unwrap();
     endpoint.take_actions();
     let other = || spec(Role::Capture, others, &[], &UP);
     assert!(endpoint.hold(2, other(), 3).is_err());
@@ -342,4 +343,19 @@ fn what_was_let_go_is_recalled_in_order() {
     endpoint.turn(1, Role::Stray).unwrap();
     let strays = std::iter::from_fn(|| endpoint.next_stray()).count();
     assert_eq!(strays, 2);
+}
+
+#[test]
+fn by_one_side_only_a_flow_that_has_come_is_let_go() {
+    let mut endpoint = Endpoint::new(1 << 20);
+    let (packet, frame) = packet(1, Side::Upstream);
+    // It reads the other way round: the flow's key fits, its packets do not.
+    let others = spec(Role::Arm, "ip,nw_src=192.168.0.1", &[], &BOTH);
+    endpoint.hold(1, others, 1).unwrap();
+    endpoint.take_actions();
+    assert!(endpoint.release_side(1, packet.key).is_err());
+    assert!(endpoint.release_flow(1, &packet).is_err());
+    assert!(endpoint.take_actions().is_empty());
+    endpoint.on_frame(&packet, &frame, 2);
+    assert!(endpoint.release_side(1, packet.key).is_err());
 }

@@ -118,7 +118,7 @@ impl Agent {
                 id,
                 flow: Some(flow),
             } => api::flow(&flow).and_then(|flow| {
-                let released = self.endpoint.release_flow(id, flow.key);
+                let released = self.endpoint.release_flow(id, &flow);
                 released
                     .map(|()| json!({}))
                     .map_err(|error| error.to_string())

@@ -84,16 +84,19 @@ impl Endpoint {
         !self.aliases.is_empty()
     }
 
-    /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` has
-    /// its upstream headers. It may not have been seen yet.
-    pub fn release_flow(&mut self, id: HoldId, flow: Key) -> Result<(), Refusal> {
-        let upstream = flow.on(Side::Upstream);
+    /// Let one flow of hold `id` go on both sides while the hold lasts for the others. `flow` is as
+    /// seen from upstream. It may not have come yet.
+    pub fn release_flow(&mut self, id: HoldId, flow: &Parsed) -> Result<(), Refusal> {
+        let upstream = flow.key.on(Side::Upstream);
         let keys = self.sides_of(id, upstream)?;
-        self.let_go(id, upstream, &keys)
+        let named = self.covers_alone(id, &flow.on(Side::Upstream), &keys);
+        self.check_named(id, upstream, &keys, named)?;
+        self.let_go(id, &keys);
+        Ok(())
     }
 
     /// Let one side of a flow of hold `id` go while the hold lasts for its other side and for the
-    /// others. `key` has the headers of its own side.
+    /// others. `key` has the headers of its own side. The flow has come, on one side at least.
     pub fn release_side(&mut self, id: HoldId, key: Key) -> Result<(), Refusal> {
         let upstream = self.upstream_of(&key);
         let both = self.sides_of(id, upstream)?;
@@ -103,7 +106,7 @@ impl Endpoint {
                 hold: id,
             });
         }
-        self.check_named(id, upstream, &both)?;
+        self.check_named(id, upstream, &both, false)?;
         // Once let go the flow counts as served here, and what is armed would let its other side
         // pass: that is held by a treatment of its own from now on.
         let armed = self
@@ -113,7 +116,8 @@ impl Endpoint {
         for other in both.into_iter().filter(|other| armed && *other != key) {
             self.hold_alone(id, other);
         }
-        self.let_go(id, upstream, &[key])
+        self.let_go(id, &[key]);
+        Ok(())
     }
 
     /// Whether a packet that looks like this belongs to what `spec` is for, on whatever side.
@@ -166,14 +170,18 @@ impl Endpoint {
         Ok(sides.iter().map(key_on).collect())
     }
 
-    /// Once a packet has come it is known whose the flow is. Its key alone has no direction: two
-    /// holds may name it, one for each, and then nobody can say whose flow was meant.
-    fn check_named(&self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
+    /// Once a packet has come it is known whose the flow is. Its key alone has no direction.
+    fn check_named(
+        &self,
+        id: HoldId,
+        upstream: Key,
+        keys: &[Key],
+        named: bool,
+    ) -> Result<(), Refusal> {
         let holder = |key: &Key| self.flows.get(key).map(|flow| flow.hold);
         let come = keys.iter().any(|key| holder(key) == Some(id));
         let taken = |key: &Key| holder(key).is_some_and(|holder| holder != id);
-        let named = come || self.names(id, &upstream) && !self.anothers(id, &upstream, keys);
-        if !named || keys.iter().any(taken) {
+        if !(come || named) || keys.iter().any(taken) {
             return Err(Refusal::NotOfHold {
                 flow: upstream,
                 hold: id,
@@ -182,21 +190,18 @@ impl Endpoint {
         Ok(())
     }
 
-    fn names(&self, id: HoldId, upstream: &Key) -> bool {
-        let hold = self.holds.get(&id);
-        hold.is_some_and(|hold| hold.spec.names(upstream))
-    }
-
-    /// Whether another hold in force may be for this flow, on one of the sides of `keys`.
-    fn anothers(&self, id: HoldId, upstream: &Key, keys: &[Key]) -> bool {
+    /// Whether a flow that has not come is for hold `id`, and for no other one in force if it were
+    /// the other way round: it is treated by its key from now on.
+    fn covers_alone(&self, id: HoldId, upstream: &Parsed, keys: &[Key]) -> bool {
         let on_a_side = |hold: &Hold| keys.iter().any(|key| hold.spec.sides.contains(&key.side()));
         let others = self.holds.values();
         let mut others = others.filter(|hold| hold.id != id && hold.state == HoldState::Holding);
-        others.any(|hold| on_a_side(hold) && hold.spec.may_name(upstream))
+        let covers = |hold: &Hold| hold.spec.covers(upstream);
+        self.holds.get(&id).is_some_and(covers)
+            && !others.any(|hold| on_a_side(hold) && hold.spec.may_name(&upstream.key))
     }
 
-    fn let_go(&mut self, id: HoldId, upstream: Key, keys: &[Key]) -> Result<(), Refusal> {
-        self.check_named(id, upstream, keys)?;
+    fn let_go(&mut self, id: HoldId, keys: &[Key]) {
         for key in keys {
             if self.flows.contains_key(key) {
                 self.step(*key, Event::Release)
@@ -204,7 +209,6 @@ impl Endpoint {
             }
             self.treat(id, *key, Treatment::Pass);
         }
-        Ok(())
     }
 
     /// A captured packet: say so if it is the first of its flow on its side.

@@ -58,26 +58,27 @@ impl World {
     }
 
     pub(super) fn release_flow(&mut self, id: HoldId, flow: usize) -> Checked {
-        let upstream = FLOWS[flow].key(Side::Upstream);
+        let seen = FLOWS[flow].parsed(Side::Upstream);
+        let upstream = seen.key;
         let downstream = self
             .endpoint_alias(flow)
             .unwrap_or(upstream.on(Side::Downstream));
         let Some(hold) = self.endpoint.holds().find(|hold| hold.id == id) else {
-            return self.command(false, |endpoint| endpoint.release_flow(id, upstream));
+            return self.command(false, |endpoint| endpoint.release_flow(id, &seen));
         };
-        let by_key = names(&hold.spec, &upstream);
+        let covered = covers(hold, &seen);
         let anothers = self.endpoint.holds().any(|other| {
             other.id != id && other.state == HoldState::Holding && may_name(&other.spec, &upstream)
         });
         // Taken before it was known by whose headers it goes.
         let here = |key| self.endpoint.state(key) != State::Passing;
-        let taken = !by_key && (here(&upstream) || here(&downstream));
-        if anothers || taken || by_key != covers(hold, &FLOWS[flow].parsed(Side::Upstream)) {
+        let taken = !covered && (here(&upstream) || here(&downstream));
+        if anothers || taken {
             return Ok(()); // the key, free of direction, does not tell whose it is
         }
         let sides = hold.spec.sides.clone();
-        let legal = hold.state == HoldState::Holding && by_key;
-        self.command(legal, |endpoint| endpoint.release_flow(id, upstream))?;
+        let legal = hold.state == HoldState::Holding && covered;
+        self.command(legal, |endpoint| endpoint.release_flow(id, &seen))?;
         if legal {
             for side in sides {
                 let key = if side == Side::Upstream {
@@ -189,9 +190,4 @@ impl World {
 fn may_name(spec: &Spec, flow: &Key) -> bool {
     let mut directions = [false, true].into_iter();
     directions.any(|swapped| spec_covers(spec, &Parsed::flow(*flow, swapped)))
-}
-
-/// Whether a hold is for this flow, of which no more than the key is known.
-fn names(spec: &Spec, flow: &Key) -> bool {
-    spec.matching.covers_flow(flow) && !spec.except.iter().any(|except| except.covers_flow(flow))
 }

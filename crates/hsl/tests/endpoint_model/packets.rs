@@ -104,6 +104,12 @@ impl World {
         if early || faces.any(|face| self.kernel.owns(&face)) {
             return Ok(());
         }
+        if self.held_by(&packet).map(|hold| hold.spec.role) == Some(Role::Arm) {
+            // If somebody leads the hold, both its sides are held from now on, whoever serves them.
+            for side in Side::ALL {
+                self.muddled.insert(FLOWS[flow].key(side));
+            }
+        }
         self.ledger.born(packet.key, Part::Stray, frame.len());
         let counted = self.figures();
         self.kernel.adopt(&packet.key);
