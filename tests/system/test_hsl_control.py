@@ -167,6 +167,8 @@ def test_before_the_turn_silence_and_abort_change_nothing(pair: Pair) -> None:
 
 def test_forged_replayed_doubled_and_late_frames(pair: Pair) -> None:
     hands = pair.hands
+    hands.send(plain(Command.QUERY, DESTINATION, 0))  # nothing from before this is taken
+    hands.hear(Command.STATUS, DESTINATION)
     late = hands.seal(hands.prepare(DESTINATION, HANDOVER))
     forger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=0, boot=1)
     forged, _ = forger.seal(
