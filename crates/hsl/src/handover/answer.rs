@@ -63,6 +63,7 @@ impl Handovers {
             (Command::Abort, true) => {
                 let message = self
                     .message(Command::Aborted, id)
+                    .flagged(ended.flags)
                     .with(Tlv::Counts(ended.counts))
                     .with(reply(asked));
                 self.actions.push(Action::Send {

@@ -1,8 +1,9 @@
 //! Flows that begin while the state of the others is on its way.
 
+use flowferry_hsl::handover::table::Phase;
 use flowferry_hsl::handover::{Action, Input};
 use flowferry_hsl::key::Side;
-use flowferry_wire::{Command, Flags, Message};
+use flowferry_wire::{Command, Flags, Message, Reason, Report, Tlv};
 
 use crate::leader::{HANDOVER, Step as Lead};
 use crate::traffic::FLOWS;
@@ -204,5 +205,35 @@ fn state_that_comes_back_by_a_broken_stream_is_said_to_be_lost() {
         world.run_dry().unwrap();
         let said = flags(&mut world, DESTINATION).contains(Flags::STATE_LOST);
         assert_eq!(said, when != Break::Never);
+        if said {
+            assert!(last_word(&mut world, DESTINATION).contains(Flags::STATE_LOST));
+        }
     }
+}
+
+/// What an agent says that is asked to give back once more, when its part is over.
+fn last_word(world: &mut World, at: usize) -> Flags {
+    let why = Report {
+        reason: Reason::Requested,
+        text: "called off".to_owned(),
+    };
+    let abort = Message::new(Command::Abort, HANDOVER, number(at))
+        .flagged(Flags::TURNED | Flags::UNFENCED)
+        .with(Tlv::Error(why));
+    let release = Message::new(Command::Release, HANDOVER, number(at));
+    let mut said = Flags::NONE;
+    for (count, mut message) in [abort.clone(), release, abort].into_iter().enumerate() {
+        message.sequence = (count as u64 + 1) << 32;
+        let side = Side::Upstream;
+        world.instances[at].handle(Input::Control { side, message }, world.now);
+        while let Some((action, _)) = world.instances[at].next_action() {
+            if let Action::Send { message, .. } = action {
+                said = message.flags;
+            }
+        }
+        world.run_dry().unwrap();
+    }
+    let phase = world.instances[at].core.handovers.phase(HANDOVER);
+    assert_eq!(phase, Some(Phase::Over));
+    said
 }
