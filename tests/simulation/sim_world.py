@@ -15,8 +15,9 @@ from sim_function import Function
 from sim_ledger import HIGHER_PORT, SIDES, Flow, Ledger
 from sim_network import Port, Switch
 from sim_plants import Plant
-from sim_scenario import DESTINATION, HARMLESS, STATE_FAULTS, Scenario
+from sim_scenario import DESTINATION, Scenario
 from sim_stream import Stream
+from sim_verdict import Verdict
 
 from flowferry.controller.strategies import base
 from flowferry.controller.strategies.base import (
@@ -51,8 +52,6 @@ BEGIN = S + 20 * MS
 """When the handover begins."""
 LONGEST = 12 * S
 """No handover may take longer."""
-PATIENCE = 6 * S
-"""No packet may wait longer, whatever fails."""
 
 
 class World:
@@ -168,7 +167,7 @@ class World:
                 break
             self.clock.run(self.clock.now + 50 * MS)
         self.clock.run(self.clock.now + 20 * MS)
-        return list(self._verdict())
+        return list(Verdict(self).problems())
 
     def _is_over(self) -> bool:
         if len(self.ended) < len(self.plans):
@@ -453,138 +452,13 @@ class World:
         self.switches[side].change(decided)
         self.controller.feed(SwitchInLine(int(side), (side,)))
 
-    # --- the verdict ---
+    # --- what there was ---
 
     @property
     def agent_rows(self) -> set[str]:
         """The rows of the agents' table that were taken."""
         cores = (json.loads(agent.core.describe()) for agent in self.agents.values())
         return {row for core in cores for row in core["transitions"]}
-
-    @property
-    def damaged(self) -> set[int]:
-        """Instances whose packets and state may be lost."""
-        gone = {instance for report in self.reports for instance in report.gone}
-        return self._struck_down | self.controller.buried | gone
-
-    @property
-    def _struck_down(self) -> set[int]:
-        """Instances that something has befallen.
-
-        Others may be taken for dead, when too many frames are lost. What they hold is then thrown
-        away; to let it out when their flows have gone on would be out of order.
-        """
-        scenario = self.scenario
-        harmed = set()
-        for fault in scenario.faults:
-            if fault.startswith("destination"):
-                harmed.add(DESTINATION)
-            if fault not in HARMLESS:
-                harmed.add(scenario.fault_part)
-        return harmed
-
-    @property
-    def stateless(self) -> bool:
-        """State did not come, and no controller was there to bring the flows back.
-
-        The agents then let them go without it and say so (docs/hsl.md, Handovers).
-        """
-        faults = set(self.scenario.faults)
-        away = not faults.isdisjoint(("controller_killed", "controller_stopped"))
-        late = self.scenario.slow > S or not faults.isdisjoint(STATE_FAULTS)
-        return away and late
-
-    def _verdict(self) -> Iterator[str]:
-        yield from self.ledger.doubled()
-        damaged = self.damaged
-        spared, in_order = self._spared(damaged), self._spared(self._struck_down)
-        if len(self.ended) < len(self.plans):
-            yield "the handover did not end"
-        for number, agent in self.agents.items():
-            if not (agent.core.idle and agent.core.quiet):
-                idle = f"idle {agent.core.idle}, quiet {agent.core.quiet}"
-                yield f"instance {number} is not at rest: {idle} {agent.core.describe()}"
-        lost = self.ledger.lost()
-        counted = self.ledger.said_lost + sum(map(self._said_lost_by, self.agents.values()))
-        if lost and not damaged and "pressure" not in self.scenario.faults:
-            yield f"{lost} packets lost"
-        if lost > counted:
-            yield f"{lost} packets lost, {counted} counted"
-        for flow, text in self.ledger.disordered():
-            if flow in in_order or self.strict_order:
-                yield text
-        if not damaged:
-            if not self.stateless and not self._said_state_lost:
-                yield from self.ledger.wrong
-            for flow, (late, whose) in self.ledger.longest.items():
-                bound = self._bound(flow)
-                if late > bound:
-                    yield f"{whose} waited {late / MS:.0f} ms, more than {bound / MS:.0f}"
-        for flow in self.ledger.flows:
-            yield from self._check_places(flow, flow in spared)
-
-    def _said_lost_by(self, agent: Agent) -> int:
-        """Packets that an agent's last words count as lost; they may not have been heard."""
-        heard = sum(report.lost_of.get(agent.number, 0) for report in self.reports)
-        return max(heard, agent.core.overflowed)
-
-    def _spared(self, harmed: set[int]) -> list[Flow]:
-        """The flows that none of these instances had to do with."""
-        return [
-            flow
-            for flow in self.ledger.flows
-            if flow.home not in harmed and (DESTINATION not in harmed or not flow.part)
-        ]
-
-    strict_order = False
-
-    @property
-    def _said_state_lost(self) -> bool:
-        """State did not come back by rights, and the handover says so."""
-        said = any("state_lost" in report.flags for report in self.reports)
-        return said and "return_fails" in self.scenario.faults
-
-    def _bound(self, flow: Flow) -> int:
-        scenario = self.scenario
-        done = all(end.state is HandoverState.DONE for _, end in self.ended)
-        if scenario.faults != ("none", "none") or scenario.loss or scenario.lateness or not done:
-            return PATIENCE
-        quick = 60 * MS + scenario.stale
-        alone = self._began_late(flow) and not scenario.there_and_back
-        return quick if alone else quick + 2 * scenario.slow
-
-    def _began_late(self, flow: Flow) -> bool:
-        """Its source never had it, and its state need not be waited for."""
-        scenario = self.scenario
-        able = scenario.new_flows and scenario.function and not scenario.one_way
-        return able and self.ledger.began_at[flow] == DESTINATION
-
-    def _check_places(self, flow: Flow, spared: bool) -> Iterator[str]:
-        if not flow.part:
-            for side in SIDES:
-                if not set(self.ledger.places(flow, side)) <= {flow.home}:
-                    yield f"flow {flow.index} of a higher rule was moved"
-            return
-        if not spared:
-            return
-        way: list[int] = [flow.home]
-        places_of = [self.ledger.places(flow, side) for side in SIDES]
-        for plan, end in self.ended:
-            if flow.part in end.moved:
-                way.append(flow.home if plan.number == 2 else DESTINATION)
-            elif plan.number == 1 and any(places_of) and self._began_late(flow):
-                way += [DESTINATION, flow.home]  # it was served there for a while
-        for side in SIDES:
-            places = self.ledger.places(flow, side)
-            allowed = way if side is Side.UPSTREAM or not self.scenario.one_way else [flow.home]
-            if not _is_within(places, allowed):
-                yield f"flow {flow.index} {side.name.lower()} was at {places}, moved by {allowed}"
-
-
-def _is_within(places: list[int], way: list[int]) -> bool:
-    """Whether `places` is `way` with some left out."""
-    rest = iter(way)
-    return all(place in rest for place in places)
 
 
 @dataclass(frozen=True)
