@@ -135,9 +135,7 @@ fn play(fault: Fault, run: &Run) -> Result<World, String> {
             }
         }
     }
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, run.one_way);
-    world.leader = leader;
+    world.begin(run.one_way);
     if run.turned {
         world.run_dry()?;
     }
@@ -245,9 +243,7 @@ fn a_plain_move_ends_with_the_flows_at_the_destination() {
         world.send(flow, Side::Upstream);
     }
     world.run_dry().unwrap();
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     assert_eq!(world.leader.step, Lead::Turned);
     world.revalidate_all();
@@ -277,9 +273,7 @@ fn flows_that_stay_quiet_are_their_new_instances_all_the_same() {
     world.run_dry().unwrap();
     let before: Vec<_> = world.instances[SOURCE].programs.owned();
     assert_eq!(before.len(), usize::from(FLOWS));
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     world.finish().unwrap();
     assert_eq!(world.leader.step, Lead::Done);
@@ -303,9 +297,7 @@ fn flows_that_count_as_served_at_the_destination_wait_like_all_others() {
     for flow in world.instances[SOURCE].programs.owned() {
         world.instances[DESTINATION].programs.own(&flow);
     }
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     world.revalidate_all();
     for flow in 0..FLOWS {
@@ -322,9 +314,7 @@ fn flows_that_count_as_served_at_the_destination_wait_like_all_others() {
 #[test]
 fn a_part_that_throws_away_ends_with_its_hold() {
     let mut world = World::new(Fault::None, true);
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     let instance = &mut world.instances[DESTINATION];
     let mut word = Message::new(Command::Abort, HANDOVER, number(DESTINATION))

@@ -21,9 +21,7 @@ fn in_transfer() -> World {
     }
     world.run_dry().unwrap();
     world.mute = true;
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     assert_eq!(world.leader.step, Lead::Turned);
     assert!(names(&world, SOURCE).contains(&"export".to_owned()));
@@ -76,9 +74,7 @@ fn a_stray_of_a_flow_on_no_list_does_not_wait_either() {
     world.send(0, Side::Upstream);
     world.run_dry().unwrap();
     world.mute = true;
-    let mut leader = std::mem::take(&mut world.leader);
-    leader.begin(&mut world, false);
-    world.leader = leader;
+    world.begin(false);
     world.run_dry().unwrap();
     // A cache that covers more than one flow is stale for both.
     world.turn(SOURCE);
@@ -102,9 +98,7 @@ fn a_function_that_does_not_offer_it_gets_new_flows_with_the_state() {
         }
         world.run_dry().unwrap();
         world.mute = true;
-        let mut leader = std::mem::take(&mut world.leader);
-        leader.begin(&mut world, false);
-        world.leader = leader;
+        world.begin(false);
         world.run_dry().unwrap();
         world.revalidate_all();
         world.send(NEW, Side::Upstream);
@@ -123,9 +117,7 @@ fn called_off_it_goes_back_behind_its_state() {
     assert_eq!(served(&world), [NEW]);
     world.leader.wants_abort = true;
     for _ in 0..3 {
-        let mut leader = std::mem::take(&mut world.leader);
-        leader.hurry(&mut world);
-        world.leader = leader;
+        world.hurry();
         world.run_dry().unwrap();
         world.pass_time(1_000_000);
     }
@@ -187,9 +179,7 @@ fn state_that_comes_back_by_a_broken_stream_is_said_to_be_lost() {
     for when in [Break::Never, Break::BeforeTheStateIsOut, Break::BehindIt] {
         let mut world = in_transfer();
         world.leader.wants_abort = true;
-        let mut leader = std::mem::take(&mut world.leader);
-        leader.hurry(&mut world);
-        world.leader = leader;
+        world.hurry();
         world.run_dry().unwrap();
         world.mute = false;
         if when == Break::BehindIt {

@@ -327,10 +327,24 @@ impl World {
         if self.leaderless {
             return;
         }
-        let mut leader = std::mem::take(&mut self.leader);
         if let Some((from, message)) = report {
-            leader.hear(self, from, &message);
+            self.led(|leader, world| leader.hear(world, from, &message));
         }
+    }
+
+    /// The controller begins the handover.
+    pub fn begin(&mut self, one_way: bool) {
+        self.led(|leader, world| leader.begin(world, one_way));
+    }
+
+    /// Time has passed for the controller.
+    pub fn hurry(&mut self) {
+        self.led(Leader::hurry);
+    }
+
+    fn led(&mut self, does: impl FnOnce(&mut Leader, &mut World)) {
+        let mut leader = std::mem::take(&mut self.leader);
+        does(&mut leader, self);
         self.leader = leader;
     }
 
@@ -413,11 +427,9 @@ impl World {
                     self.revalidate(flow, side);
                 }
             }
-            let mut leader = std::mem::take(&mut self.leader);
             if !self.leaderless {
-                leader.hurry(self);
+                self.hurry();
             }
-            self.leader = leader;
             self.run_dry()?;
             if self.instances.iter().all(|it| it.core.handovers.is_idle()) {
                 break;
