@@ -22,19 +22,19 @@ def problem(tls: Tls, instance: int | None = None) -> tuple[str, str] | None:
 
     Without `instance`, only what cannot be read or does not fit.
     """
-    shared = _shared(Path(tls.key))
+    shared = sharing(Path(tls.key))
     if shared is not None:
         return "key", shared
     return _native.hsl_certificate_problem(tls.cert, tls.key, tls.ca, instance)
 
 
-def _shared(key: Path) -> str | None:
+def sharing(secret: Path) -> str | None:
     """A secret belongs to its owner alone; whether it is there at all, others find out."""
     try:
-        mode = key.stat().st_mode & 0o777
+        mode = secret.stat().st_mode & 0o777
     except OSError:
         return None
-    return f"others may use it (mode {mode:o}; wanted: 600)" if mode & 0o077 else None
+    return f"others may use it (mode {mode:o}); chmod 600" if mode & 0o077 else None
 
 
 def context(tls: Tls, *, dialling: bool) -> ssl.SSLContext:

@@ -331,10 +331,9 @@ def _tls(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
 
 def key_file_problem(path: Path) -> str | None:
     """What is wrong with a key file. The secret itself never gets into a message."""
+    if (shared := certificates.sharing(path)) is not None:
+        return shared
     try:
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
-            return f"others may use it (mode {mode:o}); chmod 600"
         digits = path.read_text("ascii").strip()
         secret = bytes.fromhex(digits)
     except OSError as error:
