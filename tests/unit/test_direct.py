@@ -218,6 +218,16 @@ def test_once_all_is_fenced_nobody_waits_for_old_entries(settling_ms: int) -> No
     assert scene.direct.report(scene.now).duration_ms == pytest.approx(settling_ms)
 
 
+def test_fences_are_timed_where_packets_wait() -> None:
+    scene = Scene()
+    scene.settle()
+    assert scene.direct.report(scene.now).fence_ms is None
+    scene.say(B, Command.RELEASED, counts={Counter.FENCE_US: 1_500, Counter.MARKERS: 3})
+    report = scene.direct.report(scene.now)
+    assert scene.sent(Command.MARKER, A)  # final ones, which answer no SEEN
+    assert (report.fence_ms, report.markers) == (1.5, 3)
+
+
 def test_nothing_to_move_is_done_at_once_and_touches_nothing() -> None:
     direct = Direct()
     none = Plan(7, (), {})

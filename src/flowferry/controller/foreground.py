@@ -77,7 +77,7 @@ async def _run(config: Config) -> None:
             serving = asyncio.create_task(api.serve(app, _door(config), ready))
         await _first(ready, serving)
         privileges.drop()
-        # It stays. To look for garbage in it would stop all markers for milliseconds.
+        # It stays. To look for garbage in it would hold up handovers for milliseconds.
         gc.collect()
         gc.freeze()
         print("ready", file=sys.stderr, flush=True)

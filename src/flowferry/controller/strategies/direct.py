@@ -123,7 +123,7 @@ class Direct:
             case SwitchGone(dpid):
                 self._on_switch_gone(dpid, now)
             case SwitchInLine(dpid, sides):
-                if all(part.state in BEFORE_TURN for part in parts):
+                if self._is_untouched:
                     # Its old entries may lead to the destination, where packets prove the turn.
                     self._call_off(f"switch {dpid:#x} has come just now; ask again", now)
                 for part in parts:
@@ -162,9 +162,8 @@ class Direct:
         """Its figures so far."""
         parts = list(self._parts.values())
         took = None if self._ended_at is None else (self._ended_at - self._began_at) * 1e3
-        fences = [part.fence_s for part in parts if part.fence_s is not None]
         said = [counts for part in parts for counts in part.counts.values()]
-        fences += [counts[Counter.FENCE_US] / 1e6 for counts in said if Counter.FENCE_US in counts]
+        fences = [counts[Counter.FENCE_US] / 1e3 for counts in said if Counter.FENCE_US in counts]
         transfers = [part.transfer_s for part in parts if part.transfer_s is not None]
         flags = Flags.NONE
         for part in parts:
@@ -177,7 +176,7 @@ class Direct:
         return Report(
             flows=_sum_of_most(parts, Counter.FLOWS),
             duration_ms=took,
-            fence_ms=max(fences) * 1e3 if fences else None,
+            fence_ms=max(fences, default=None),
             transfer_ms=max(transfers) * 1e3 if transfers else None,
             captured_packets=_sum_of_most(parts, Counter.CAPTURED_PACKETS),
             captured_bytes_peak=_sum_of_most(parts, Counter.CAPTURED_BYTES_PEAK),
@@ -217,9 +216,14 @@ class Direct:
             elif part.state is State.TURNING:
                 part.refuse(refused, now)
 
+    @property
+    def _is_untouched(self) -> bool:
+        """No switch has been asked to turn."""
+        return all(part.state in BEFORE_TURN for part in self._parts.values())
+
     def _on_switch_gone(self, dpid: int, now: float) -> None:
         self._out.append(Note(f"the connection to switch {dpid:#x} is lost"))
-        if all(part.state in BEFORE_TURN for part in self._parts.values()):
+        if self._is_untouched:
             self._call_off(f"switch {dpid:#x} is gone", now)
 
     def _notice_standstill(self, now: float) -> None:
@@ -231,8 +235,7 @@ class Direct:
         still, self._last_at = now - self._last_at, now
         settings = [part.plan.settings for part in self._parts.values()]
         longest = max((max(2 * s.settling_ms, 2 * s.retry_limit_ms) for s in settings), default=0)
-        untouched = all(part.state in BEFORE_TURN for part in self._parts.values())
-        if untouched and still * 1e3 > longest:
+        if self._is_untouched and still * 1e3 > longest:
             why = f"the controller stood still for {still:.1f} s before the turn; ask again"
             self._call_off(why, now)
 

@@ -62,8 +62,6 @@ class Duties:
         #: The last figures of each instance.
         self.counts: dict[int, Mapping[Counter, int]] = {}
         self.markers = 0
-        #: The longest marker round, seconds.
-        self.fence_s: float | None = None
         #: From the freeze until the state was in, seconds.
         self.transfer_s: float | None = None
         self._requests = Requests(plan.settings, numbers)
@@ -91,8 +89,6 @@ class Duties:
         self._early: dict[Side, int] = {}
         #: The destination is known to send back what it has.
         self._gives_back = False
-        #: When a round was first asked for, until it is fenced.
-        self._asked: dict[tuple[Side, int], float] = {}
         #: Where the agents say they are, after a restart, and who has only been heard of.
         self._steps: dict[int, tuple[str, Flags]] = {}
         self._heard: set[int] = set()

@@ -236,16 +236,12 @@ class PartMachine(Duties):
         elif forward and self.state is State.TURNING:
             self._early[side] = round_
         elif self.state in FORWARD if forward else self.state is State.RETURNING:
-            self._asked.setdefault((side, round_), now)
             self._mark(self.part.source if forward else self.part.destination, side, round_)
 
     def _on_fenced(self, instance: int, message: Message, now: float) -> None:
         side, round_ = message.side, message.round
         if side is None or round_ is None:
             return
-        asked = self._asked.pop((side, round_), None)
-        if asked is not None:
-            self.fence_s = max(self.fence_s or 0.0, now - asked)
         if instance == self.part.destination:
             self._gives_back = True
         elif round_ == FINAL_ROUND:
