@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,19 @@ def test_a_recycled_pid_is_not_killed() -> None:
         assert identity.alive()
         process.end([identity])
         assert child.wait() == -15
+
+
+def test_a_pid_recycled_as_a_thread_of_another_process_is_left_alone() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, daemon=True)
+    thread.start()
+    assert thread.native_id is not None
+    identity = ProcessIdentity.of(thread.native_id)  # procfs shows threads, too
+    assert identity is not None
+    process.end([identity], grace=0.0)
+    assert thread.is_alive()
+    done.set()
+    thread.join()
 
 
 def test_a_process_that_ignores_the_request_is_killed() -> None:

@@ -284,9 +284,8 @@ impl Opener {
         let replay = match self.windows.get_mut(&from) {
             Some(window) => window.accept(boot, sequence),
             None => {
-                // Older ones may have been recorded before this receiver was restarted.
-                self.windows
-                    .insert(from, ReplayWindow::resume(boot, sequence));
+                // Frames of one sender may come by different ways, and in another order.
+                self.windows.insert(from, ReplayWindow::new(boot, sequence));
                 Replay::Fresh
             }
         };

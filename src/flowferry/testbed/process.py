@@ -6,6 +6,7 @@ can never be hit. Every process also carries the run's token in its environment,
 inherit; that finds the ones that were forked in the instant before a crash could record them.
 """
 
+import errno
 import os
 import select
 import signal
@@ -19,6 +20,9 @@ from typing import IO, Any
 from flowferry.testbed import namespace
 
 TOKEN = "FLOWFERRY_RUN_TOKEN"
+#: What pidfd_open(2) says of a pid that nobody has, or that is now a *thread* of another process
+#: (EINVAL until Linux 6.14, ENOENT since).
+NOT_A_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 Stream = int | IO[Any] | None
 
 
@@ -118,8 +122,10 @@ def _handle(identity: ProcessIdentity) -> int | None:
     """A pidfd of exactly this process, or None."""
     try:
         handle = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in NOT_A_PROCESS:
+            return None
+        raise
     if identity.alive():
         return handle
     os.close(handle)

@@ -4,6 +4,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, read_volatile, write_volatile};
+use std::time::SystemTime;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -126,8 +127,15 @@ impl ControlPage {
     }
 
     /// Begin anew, with marks nobody else uses and the given clocks in nanoseconds.
+    ///
+    /// The first epoch of a page is the date and time: a page that has lost its pins, after a reboot,
+    /// does not count again through numbers that recorded frames may quote.
     pub fn begin_epoch(&self, now: u64, timeout_ns: u64, settle_ns: u64) {
-        set!(self, epoch = self.epoch().wrapping_add(1));
+        let next = match self.epoch() {
+            0 => seconds_now(),
+            epoch => epoch.wrapping_add(1),
+        };
+        set!(self, epoch = next);
         set!(self, timeout_ns = timeout_ns);
         set!(self, settle_ns = settle_ns);
         self.beat(now);
@@ -156,6 +164,12 @@ impl ControlPage {
             _ => Outcome::Discarded,
         }
     }
+}
+
+/// Seconds since 1970, in 32 bits.
+fn seconds_now() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_secs() as u32).max(1)
 }
 
 impl Drop for ControlPage {
