@@ -102,6 +102,7 @@ PROCESSES: dict[str, dict[tuple[str, ...], tuple[End, ...]]] = {
 STOPPED: dict[str, tuple[End, ...]] = {
     "forward": (FORWARD,), "called_off": (BACK,), "not_taken": (NOTHING,), "refused": (BACK,),
 }  # fmt: skip
+TO_BE_CALLED_OFF, LATE = "moving+call_off", (FORWARD,)
 BEFORE_THE_TURN = ("waiting+prepare", "arming+armed", "listing+listed", "ready+turn")
 
 
@@ -109,8 +110,8 @@ def of_process(victim: str, play: str, failpoint: str) -> Sequence[End]:
     """How a cell may end in which a process is killed or stopped at a row."""
     row, _, how = failpoint.rpartition(":")
     if victim == CONTROLLER and how == "stop":
-        before, late = row in BEFORE_THE_TURN, row == "moving+call_off"
-        return STOPPED[play] + (NOTHING,) * before + (FORWARD,) * late
+        before, late = row in BEFORE_THE_TURN, row == TO_BE_CALLED_OFF
+        return STOPPED[play] + (NOTHING,) * before + LATE * late
     (ends,) = (ends for rows, ends in PROCESSES[victim].items() if row in rows)
     return ends
 
@@ -139,5 +140,5 @@ def of_trouble(fault: str, play: str, row: str) -> Sequence[End]:
     if play in ("not_taken", "refused"):
         return STOPPED[play]
     if play == "called_off":
-        return ends["called_off"]
+        return ends["called_off"] + LATE * (row == TO_BE_CALLED_OFF)
     return ends["before" if row in BEFORE_THE_TURN else "forward"]
