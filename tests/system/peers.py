@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from typing import BinaryIO
 
 from numbered import NUMBER, PORT
 
@@ -21,8 +22,20 @@ HEADERS = VNET + 14 + 20 + 8
 OWN = 9
 
 
+def whole(records: BinaryIO, length: int) -> bytes:
+    """So many bytes. Raises `ConnectionAbortedError` when the stream ends within them."""
+    read = records.read(length)
+    if len(read) < length:
+        raise ConnectionAbortedError(f"{len(read)} of {length} bytes")
+    return read
+
+
 class Taker:
-    """Takes strays: greets, checks the proof, and notes the numbers of the datagrams in them."""
+    """Takes strays: greets, checks the proof, and notes the numbers of the datagrams in them.
+
+    A sender that dies resets its streams, or ends them within a record: `broken` tells which did,
+    and why. What came whole before is taken, although the sender may not have heard so.
+    """
 
     def __init__(self, chain: Chain, keys: KeyRing, *, late: bool = False) -> None:
         """Listen on a free port of the instance's loopback device.
@@ -30,6 +43,7 @@ class Taker:
         A `late` one takes nothing before the sender has said that it will send no more.
         """
         self.numbers: dict[int, list[int]] = {}
+        self.broken: list[ConnectionError] = []
         self._late = late
         self._keys = keys
         self._listener = namespace.call(chain.namespaces["nf"], self._listen)
@@ -51,28 +65,34 @@ class Taker:
                 stream, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._take, args=(stream,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(stream,), daemon=True).start()
 
-    def _take(self, stream: socket.socket) -> None:
+    def _serve(self, stream: socket.socket) -> None:
+        try:
+            with stream, stream.makefile("rb") as records:
+                self._take(stream, records)
+        except ConnectionError as error:
+            self.broken.append(error)
+
+    def _take(self, stream: socket.socket, records: BinaryIO) -> None:
         number = secrets.randbits(64)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as agents do
         stream.sendall(GREETING.pack(VERSION, OWN, number))
-        with stream, stream.makefile("rb") as records:
-            (length,) = struct.unpack("!H", records.read(2))
-            proof = Opener(self._keys, own=OWN).open_payload(records.read(length))
-            assert proof.handover == number
-            taken = 0
-            if self._late:
-                ended = select.poll()
-                ended.register(stream, select.POLLRDHUP)
-                ended.poll()
-            while head := records.read(5):
-                length, _side = struct.unpack("!IB", head)
-                frame = records.read(length - 1)
-                flow, datagram = NUMBER.unpack_from(frame, HEADERS)
-                self.numbers.setdefault(flow, []).append(datagram)
-                taken += 1
-                stream.sendall(struct.pack("!Q", taken))
+        (length,) = struct.unpack("!H", whole(records, 2))
+        proof = Opener(self._keys, own=OWN).open_payload(whole(records, length))
+        assert proof.handover == number
+        taken = 0
+        if self._late:
+            ended = select.poll()
+            ended.register(stream, select.POLLRDHUP)
+            ended.poll()
+        while first := records.read(1):
+            length, _side = struct.unpack("!IB", first + whole(records, 4))
+            frame = whole(records, length - 1)
+            flow, datagram = NUMBER.unpack_from(frame, HEADERS)
+            self.numbers.setdefault(flow, []).append(datagram)
+            taken += 1
+            stream.sendall(struct.pack("!Q", taken))
 
     def close(self) -> None:
         """Take in nobody any more."""

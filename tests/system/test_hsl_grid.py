@@ -263,6 +263,7 @@ def test_the_drive_takes_every_row(netns_chain: Callable[..., Chain], tmp_path: 
         assert sorted(drive.tally) == sorted(ROWS)
         assert [row for row, times in drive.tally.items() if times == 0] == []
         drive.check(drive.lost)
+        assert drive.taker.broken == []
 
 
 @pytest.mark.parametrize("row", ROWS)
