@@ -105,7 +105,7 @@ class Agents:
         self._refreshing: list[dict[int, asyncio.Event]] = []
         self.pulses: dict[int, Pulse] = {}
         #: How many handovers an instance takes part in.
-        self.engaged: dict[int, int] = {}
+        self._engaged: dict[int, int] = {}
         #: Frames that were authentic but came from another instance's port.
         self.misplaced = 0
         #: Data packets that came to the controller: there must be none.
@@ -251,9 +251,20 @@ class Agents:
         """Ask for ever."""
         for turn in itertools.count():
             for instance in list(self._model().instances.values()):
-                if self.engaged.get(instance.id) or turn % IDLE_FACTOR == 0:
+                if self._engaged.get(instance.id) or turn % IDLE_FACTOR == 0:
                     self._ask(instance)
             await asyncio.sleep(self._heartbeat)
+
+    def engage(self, numbers: Iterable[int]) -> None:
+        """These take part in one more handover; what they have missed before it does not count."""
+        for number in numbers:
+            self._engaged[number] = self._engaged.get(number, 0) + 1
+            self.pulses.setdefault(number, Pulse()).missed = 0
+
+    def disengage(self, numbers: Iterable[int]) -> None:
+        """The inverse of `engage`."""
+        for number in numbers:
+            self._engaged[number] -= 1
 
     def ask_all(self) -> None:
         """Ask everybody now: there is a new way to them."""
