@@ -137,6 +137,7 @@ def test_beyond_loopback_only_a_token_over_tls_is_answered(
     own = Authority(tmp_path / "tls").issue(one.mgmt_ip)
     token = tmp_path / "token"
     token.write_text("open sesame\n")
+    token.chmod(0o600)
     rest: dict[str, Any] = {"listen": f"{one.mgmt_ip}:6680", "token_file": str(token)}
     rest |= {"tls": {"cert": own.cert, "key": own.key}}
     path = tmp_path / "controller.yaml"

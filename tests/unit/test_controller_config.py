@@ -85,8 +85,7 @@ NOWHERE = {"cert": "/nowhere/c", "key": "/nowhere/k"}
         ("groups.0.instances.1.upstream_port", 1, "1 is the outside of nat already"),
         ("groups.0.instances.0.peer", "nowhere", '"nowhere" is not possible'),
         ("rest.listen", "0.0.0.0:6680", "is beyond loopback, and token_file is missing"),
-        ("rest.token_file", "/nowhere", "rest.token_file: '/nowhere' cannot be read"),
-        ("rest.token_file", "/dev/null", "'/dev/null' holds no token"),
+        ("rest.token_file", "/nowhere", "rest.token_file: '/nowhere' cannot be used: it cannot be"),
         ("rest.tls", NOWHERE, "rest.tls.cert: '/nowhere/c' cannot be used: No such file"),
         ("openflow.tls", NOWHERE, "openflow.tls.cert: '/nowhere/c' cannot be used: No such file"),
         ("strategy", "magic", 'strategy: "magic" is not possible'),
@@ -120,6 +119,7 @@ def test_beyond_loopback_it_takes_a_token_and_certificates(
 ) -> None:
     token = tmp_path / "token"
     token.write_text("open sesame\n")
+    token.chmod(0o600)
     own = Authority(tmp_path / "tls").issue("192.0.2.1")
     rest: dict[str, Any] = {"listen": "192.0.2.1:6680", "token_file": str(token)}
     with pytest.raises(ConfigError, match="beyond loopback, and tls is missing"):
@@ -129,3 +129,23 @@ def test_beyond_loopback_it_takes_a_token_and_certificates(
     rest["tls"] = {"cert": own.cert, "key": own.cert}
     with pytest.raises(ConfigError, match=r"rest\.tls\.key: .* cannot be used: others may use it"):
         config.parse(change(good, "rest", rest), "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "why"),
+    [
+        (0o640, b"open sesame", r"others may use it \(mode 640\); chmod 600"),
+        (0o604, b"open sesame", r"others may use it \(mode 604\); chmod 600"),
+        (0o600, b" \n", "it holds no token"),
+        (0o600, b"\xff", "it is no text"),
+    ],
+)
+def test_a_token_is_its_owners_alone(
+    good: dict[str, Any], tmp_path: Path, mode: int, content: bytes, why: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    token.chmod(mode)
+    text = change(good, "rest.token_file", str(token))
+    with pytest.raises(ConfigError, match=rf"rest\.token_file: '{token}' cannot be used: {why}"):
+        config.parse(text, "c.yaml")

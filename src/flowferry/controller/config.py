@@ -61,7 +61,7 @@ class Rest(_Part):
     listen: Address | None = "127.0.0.1:6680"
     """address and port, HOST:PORT; beyond loopback it needs token_file and tls"""
     token_file: AbsolutePath | None = None
-    """a file with the token that every request must bear (Authorization: Bearer …)"""
+    """a file of mode 600 with the token that every request must bear (Authorization: Bearer …)"""
     tls: Tls | None = None
     """with it, HTTPS"""
 
@@ -288,8 +288,9 @@ def _rest(rest: Rest, problem: Any) -> Iterator[Problem]:
     if rest.token_file is not None:
         wrong = _token_file_problem(Path(rest.token_file))
         if wrong is not None:
-            what = f"{rest.token_file!r} {wrong}"
-            yield problem(["rest", "token_file"], what, "write the token there, for its owner")
+            what = f"{rest.token_file!r} cannot be used: {wrong}"
+            remedy = "it is to hold the token, for its owner alone"
+            yield problem(["rest", "token_file"], what, remedy)
     if rest.listen is None:
         return
     host = rest.listen.rpartition(":")[0].strip("[]")
@@ -303,8 +304,9 @@ def _rest(rest: Rest, problem: Any) -> Iterator[Problem]:
 def _token_file_problem(path: Path) -> str | None:
     """What is wrong with it. An empty token would let in whoever shows an empty one."""
     try:
-        return None if path.read_text("utf-8").strip() else "holds no token"
+        token = path.read_text("utf-8").strip()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"it cannot be read ({error.strerror})"
     except UnicodeDecodeError:
-        return "is no text"
+        return "it is no text"
+    return certificates.sharing(path) or (None if token else "it holds no token")
