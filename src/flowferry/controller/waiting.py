@@ -1,7 +1,7 @@
 """Handovers that wait for earlier ones of the same flows.
 
 Those of a group run side by side when no flow belongs to two of them. Otherwise the later one
-waits, and is planned when its time has come. Pure.
+waits, and is planned when its time has come.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ impl Handovers {
         };
         // Not `Arm`: all flows of a part are the source's, by the rules. One that counts as served
         // here (its packets have once failed open; its other side is here already) would pass
-        // without its state and ahead of its strays.
+        // without its state and ahead of its strays (docs/decisions/0033).
         let spec = terms.spec(HoldRole::Capture);
         let (role, other) = (terms.role, terms.other);
         if role == Role::Destination
