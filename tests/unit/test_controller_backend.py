@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from test_controller_service import Case, Script, World, act, done
-from test_controller_service import run as run  # the fixture
+from controller_stage import Case, Script, World, act, done
+from controller_stage import run as run  # the fixture
 
 from flowferry.controller.backend import Controller
 from flowferry.controller.strategies.base import Settings, Turn

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from controller_stage import Script, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_controller_service import Script, World
 
 from flowferry.controller import strategies
 from flowferry.controller.api import create
