@@ -110,7 +110,7 @@ NEVER = (
 )  # fmt: skip
 
 #: Rows that no cell takes, and of tens of thousands of seeds none or one, but unit tests
-#: (test_direct.py, test_hsl_steps.py, crates/hsl/tests/handover): three faults at once, a drain
+#: (test_direct*.py, test_hsl_steps.py, crates/hsl/tests/handover): three faults at once, a drain
 #: that is slower than the fence behind it, a hold that is ended by hand while it throws away.
 RARE_CONTROLLER = ("waiting+fenced", "alone+source_gone")
 RARE_AGENT = (
