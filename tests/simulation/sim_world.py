@@ -4,47 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from random import Random
 
 from sim_agent import Agent
 from sim_clock import MS, US, Clock, S
 from sim_controller import Controller
+from sim_faults import Faults
+from sim_frames import Frames
 from sim_function import Function
 from sim_ledger import HIGHER_PORT, SIDES, Flow, Ledger
 from sim_network import Port, Switch
 from sim_plants import Plant
 from sim_scenario import DESTINATION, Scenario
 from sim_stream import Stream
+from sim_turn import Turn
 from sim_verdict import Verdict
 
 from flowferry.controller.strategies import base
 from flowferry.controller.strategies.base import (
-    AbortRequested,
-    Event,
     Finished,
     HandoverState,
     Part,
     Plan,
-    SwitchGone,
-    SwitchInLine,
-    TurnAccepted,
-    TurnedBack,
-    TurnRefused,
 )
 from flowferry.controller.strategies.direct_table import Transition
 from flowferry.wire import (
-    Command,
-    Flags,
     KeyRing,
     Masked,
     Match,
-    Message,
     Peer,
-    Reason,
-    Report,
-    Sealer,
     Side,
 )
 
@@ -63,7 +53,7 @@ class World:
         self.clock = clock = Clock(Random(scenario.seed ^ 0x5EED))
         self.random = clock.random
         keys = KeyRing(1, bytes(range(32)))
-        self._stranger = Sealer(KeyRing(1, bytes(32)), sender=0, boot=1 << 40)
+        self.frames, self.turning, self.faults = Frames(self), Turn(self), Faults(self)
         self.sources = list(range(1, scenario.parts + 1))
         self.ledger = ledger = Ledger(list(self._flows()))
         self.switches = {side: Switch(clock, side, scenario.stale) for side in SIDES}
@@ -72,7 +62,7 @@ class World:
         for number in (*self.sources, DESTINATION):
             ports = {side: Port(clock, scenario.steering, scenario.stall) for side in SIDES}
             size = 4_000 if scenario.fault == "pressure" else 1 << 22
-            agent = Agent(clock, number, keys, ledger, ports, self.out, size)
+            agent = Agent(clock, number, keys, ledger, ports, self.frames.out, size)
             agent.on_step = self._on_step
             self.agents[number] = agent
             if scenario.function and not scenario.one_way:  # one state cannot be in two places
@@ -89,18 +79,12 @@ class World:
         #: The rows of the strategy's table that were taken.
         self.rows: set[str] = set()
         self._struck = False
-        #: Instances whose control frames are all lost.
-        self._unheard: set[int] = set()
         hook = self._on_row
         self.controller = Controller(clock, keys, self, plant.strategy(hook))
         self.controller.on_finished = self.on_finished
         self.plans = [self._plan(1, back=False)]
         self.ended: list[tuple[Plan, Finished]] = []
         self.reports: list[base.Report] = []
-        #: What each switch should have, whether or not it is there to be told ...
-        self._wanted: dict[Side, dict[int, int]] = {side: {} for side in SIDES}
-        #: ... but for parts whose turn is not decided: there it keeps what it has.
-        self._undecided: set[int] = set()
         for side in SIDES:
             for part in self.plans[0].parts:
                 self.switches[side].entries[part.number] = part.source
@@ -119,7 +103,7 @@ class World:
         if step == self.scenario.fault_on and not self._struck:
             self._struck = True
             pause = self.random.choice((0, self.clock.between(0, 2 * MS)))
-            self.clock.after(pause, self._begin_fault, self.scenario.fault)
+            self.clock.after(pause, self.faults.begin, self.scenario.fault)
 
     def _flows(self) -> Iterator[Flow]:
         index = 0
@@ -152,12 +136,12 @@ class World:
         self._begin_traffic()
         self.clock.at(BEGIN, self.controller.start, self.plans[0])
         scenario = self.scenario
-        self.clock.at(BEGIN + scenario.prelude_at, self._begin_fault, scenario.prelude)
+        self.clock.at(BEGIN + scenario.prelude_at, self.faults.begin, scenario.prelude)
         if scenario.fault_on is None:
-            self.clock.at(BEGIN + scenario.fault_at, self._begin_fault, scenario.fault)
+            self.clock.at(BEGIN + scenario.fault_at, self.faults.begin, scenario.fault)
         if self.scenario.forgery:
             for _ in range(10):
-                self.clock.at(BEGIN + self.clock.between(0, 500 * MS), self._forge)
+                self.clock.at(BEGIN + self.clock.between(0, 500 * MS), self.frames.forge)
         end = BEGIN + LONGEST
         while self.clock.now < end and not self._is_over():
             self.clock.run(self.clock.now + 50 * MS)
@@ -214,243 +198,21 @@ class World:
     def on_finished(self, plan: Plan, end: Finished) -> None:
         """One handover is over; perhaps the flows move back at once."""
         self.ended.append((plan, end))
-        self._undecided.clear()
+        self.turning.undecided.clear()
         self.reports.append(self.controller.report)
         if self.scenario.there_and_back and plan.number == 1 and end.state is HandoverState.DONE:
             self.plans.append(self._plan(2, back=True))
             self.clock.after(self.clock.between(0, 2 * MS), self.controller.start, self.plans[1])
 
-    # --- control frames ---
+    # --- what the controller acts upon (`sim_controller.Network`) ---
 
     def down(self, instance: int, side: Side | None, retry: bool, frame: bytes) -> None:
-        """From the controller: a packet-out at a switch to an instance's port."""
-        if instance in self._unheard:
-            return
-        if side is None:
-            there = [one for one in SIDES if self.switches[one].connected]
-            if not there:
-                return
-            side = there[-1] if retry and self.random.random() < 0.5 else there[0]
-        for pause in self._fates():
-            self.clock.after(pause, self._put_out, instance, side, frame)
-
-    def _put_out(self, instance: int, side: Side, frame: bytes) -> None:
-        if self.switches[side].connected:
-            self._pass_on(instance, side, frame)
-
-    def out(self, instance: int, to: int, side: int, frame: bytes) -> None:
-        """From an instance to another one, by a switch, or to the controller as a packet-in."""
-        if instance in self._unheard:
-            return
-        if to:
-            for pause in self._fates():
-                self.clock.after(pause, self._pass_on, to, Side(side), frame)
-        elif self.switches[Side(side)].connected:
-            for pause in self._fates():
-                self.clock.after(pause, self.controller.on_frame, frame)
-
-    def _pass_on(self, instance: int, side: Side, frame: bytes) -> None:
-        agent = self.agents[instance]
-        agent.ports[side].carry(None, agent.on_frame, side, frame)
-
-    def _fates(self) -> Iterator[int]:
-        """When a control frame arrives: once, or late, or twice, or never."""
-        random, scenario = self.random, self.scenario
-        if random.random() < scenario.loss:
-            return
-        for _ in range(2 if random.random() < scenario.doubling else 1):
-            late = 30 * MS if random.random() < scenario.lateness else 0
-            yield self.clock.between(40 * US, 600 * US + late)
-
-    def _forge(self) -> None:
-        """A stranger's frame, with everything right but the key."""
-        number = self.random.choice((*self.sources, DESTINATION))
-        message = self.random.choice(
-            (
-                Message(command=Command.RELEASE, flags=Flags.UNFENCED | Flags.STATE_LOST),
-                Message(command=Command.ABORT, error=Report(Reason.OTHER, "forged")),
-                Message(command=Command.MARKER, side=Side.UPSTREAM, round=0xFFFFFFFF),
-            )
-        )
-        handover = 1 << 8 | self.random.choice(self.sources)
-        message = replace(message, to=number, handover=handover)
-        frame, _ = self._stranger.seal(message, destination=bytes(6), source=bytes(6))
-        self._put_out(number, self.random.choice(SIDES), frame)
-        self.controller.on_frame(frame)
-
-    # --- the turn ---
+        """A packet-out."""
+        self.frames.down(instance, side, retry, frame)
 
     def turn(self, plan: Plan, parts: tuple[int, ...], back: bool) -> None:
-        """Flow-mods and barriers on every switch concerned; the answers come together."""
-        boot = self.controller.boot
-        waiting: set[Side] = set()
-        failed: list[str] = []
-        if back:
-            self._undecided -= set(parts)
-        else:
-            self._undecided |= set(parts)
-        for side in SIDES:
-            entries = {
-                part.number: part.source if back else part.destination
-                for part in plan.parts
-                if part.number in parts and side in part.sides
-            }
-            if not entries:
-                continue
-            self._wanted[side] |= entries
-            if not self.switches[side].connected:
-                failed.append(f"{side.name.lower()} switch is gone")
-                continue
-            waiting.add(side)
-            self.clock.after(
-                self.clock.between(50 * US, 1 * MS),
-                self._change,
-                side,
-                entries,
-                back,
-                waiting,
-                failed,
-                boot,
-                parts,
-            )
-        if not waiting:
-            self._answer_turn(back, failed, boot, parts)
-
-    def _change(
-        self,
-        side: Side,
-        entries: dict[int, int],
-        back: bool,
-        waiting: set[Side],
-        failed: list[str],
-        boot: int,
-        parts: tuple[int, ...],
-    ) -> None:
-        switch = self.switches[side]
-        if switch.refuses and not back:
-            failed.append("table full")
-        elif not switch.connected:
-            failed.append("gone")
-        else:
-            switch.change(entries)
-        self.clock.note(f"{side.name.lower()} switch: {entries} {failed or ''}")
-        self.clock.after(
-            self.clock.between(20 * US, 500 * US),
-            self._barrier,
-            side,
-            back,
-            waiting,
-            failed,
-            boot,
-            parts,
-        )
-
-    def _barrier(
-        self,
-        side: Side,
-        back: bool,
-        waiting: set[Side],
-        failed: list[str],
-        boot: int,
-        parts: tuple[int, ...],
-    ) -> None:
-        waiting.discard(side)
-        if not waiting:
-            self._answer_turn(back, failed, boot, parts)
-
-    def _answer_turn(
-        self, back: bool, failed: list[str], boot: int, parts: tuple[int, ...]
-    ) -> None:
-        event: Event
-        if back:
-            event = TurnedBack(parts)
-        elif failed:
-            event = TurnRefused(failed[0])
-        else:
-            event = TurnAccepted()
-            self._undecided -= set(parts)
-        self.clock.after(1, self._tell_turn, event, boot)
-
-    def _tell_turn(self, event: Event, boot: int) -> None:
-        if boot == self.controller.boot:
-            self.controller.feed(event)
-
-    # --- faults ---
-
-    def _begin_fault(self, fault: str) -> None:
-        scenario, clock = self.scenario, self.clock
-        source, destination = self.agents[scenario.fault_part], self.agents[DESTINATION]
-        lasting = scenario.fault_for
-        side = self.random.choice(SIDES)
-        match fault:
-            case "abort":
-                self.controller.feed(AbortRequested("somebody asked for it"))
-            case "refuse":
-                self.switches[side].refuses = True
-            case "switch_gone":
-                self._disconnect(side)
-                clock.after(lasting, self._connect, side)
-            case "export_fails" | "import_fails":
-                agent = source if fault == "export_fails" else destination
-                if agent.function is not None:
-                    agent.function.fails.add(fault.split("_")[0])
-            case "return_fails":
-                for agent in self.agents.values():
-                    if agent.function is not None:
-                        agent.function.fails.add("return")
-            case "transfer_late":
-                if source.function is not None:
-                    source.function.slow = 10 * S
-            case "controller_killed" if self.controller.runs:
-                self.controller.kill()
-                clock.after(lasting, self.controller.restart)
-            case "controller_stopped" if self.controller.runs:
-                self.controller.stop()
-                clock.after(lasting, self.controller.resume)
-            case "cut" | "cut_for_good":
-                for stream in self._streams(source, destination):
-                    stream.cut(up=False)
-                    if fault == "cut":
-                        clock.after(lasting, stream.heal)
-            case "source_killed" | "destination_killed":
-                agent = source if fault == "source_killed" else destination
-                if agent.runs:
-                    agent.kill()
-                    clock.after(lasting, agent.restart)
-            case "source_stopped" | "destination_stopped":
-                agent = source if fault == "source_stopped" else destination
-                self._stop(agent, max(lasting, 100 * MS))
-            case "unheard_source" | "unheard_destination":
-                agent = source if fault == "unheard_source" else destination
-                self._unheard.add(agent.number)
-                # After twice three settling times it would let go by itself; until then there is
-                # time for more than one heartbeat, some of which may be lost.
-                until = min(lasting, 4 * scenario.settings.settling_ms * MS)
-                clock.after(until, self._unheard.discard, agent.number)
-            case "paused":
-                agent = self.random.choice((source, destination))
-                self._stop(agent, 40 * MS * self.random.random())
-
-    def _stop(self, agent: Agent, lasting: float) -> None:
-        if agent.runs:
-            agent.stop()
-            self.clock.after(lasting, agent.resume)
-
-    def _streams(self, one: Agent, other: Agent) -> Iterator[Stream]:
-        yield one.streams[other.address]
-        yield other.streams[one.address]
-
-    def _disconnect(self, side: Side) -> None:
-        self.switches[side].connected = False
-        self.controller.feed(SwitchGone(int(side), (side,)))
-
-    def _connect(self, side: Side) -> None:
-        self.switches[side].connected = True
-        decided = {
-            part: end for part, end in self._wanted[side].items() if part not in self._undecided
-        }
-        self.switches[side].change(decided)
-        self.controller.feed(SwitchInLine(int(side), (side,)))
+        """Other entries."""
+        self.turning.turn(plan, parts, back)
 
     # --- what there was ---
 
