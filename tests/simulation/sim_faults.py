@@ -25,11 +25,8 @@ class Faults:
         self._world, self._clock = world, world.clock
 
     def begin(self, fault: str) -> None:
-        scenario, clock = self._world.scenario, self._clock
-        source, destination = (
-            self._world.agents[scenario.fault_part],
-            self._world.agents[DESTINATION],
-        )
+        scenario, clock, agents = self._world.scenario, self._clock, self._world.agents
+        source, destination = agents[scenario.fault_part], agents[DESTINATION]
         lasting = scenario.fault_for
         side = self._clock.random.choice(SIDES)
         match fault:
