@@ -72,7 +72,7 @@ class Key(_Part):
     id: Annotated[int, Field(ge=1, le=0xFFFF)]
     """its number in control frames"""
     file: AbsolutePath
-    """a file with the secret, 32 bytes or more in hexadecimal digits"""
+    """a file of mode 600 with the secret, 32 bytes or more in hexadecimal digits"""
 
 
 class Attachment(_Part):
