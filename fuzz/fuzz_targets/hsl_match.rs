@@ -27,6 +27,7 @@ fuzz_target!(|text: &str| {
         assert_eq!(spelled.on(side), matching.on(side));
     }
     if let Some(flow) = matching.flow() {
-        assert!(matching.covers_flow(&flow));
+        assert!(matching.covers(&flow));
+        assert!(matching.covers_flow(&flow.key));
     }
 });
