@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use flowferry_estate::fabric::mesh::frame::{FRAME_MAX, Frame};
 use flowferry_estate::fabric::mesh::Beacon;
+use flowferry_estate::fabric::mesh::frame::{FRAME_MAX, Frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
         let mut again = Vec::new();
         frame.emit(&mut again);
         // Addresses may be written in more than one way, so values are compared.
-        assert_eq!(Frame::parse(&again, FRAME_MAX), Ok(Some((frame, again.len()))));
+        assert_eq!(
+            Frame::parse(&again, FRAME_MAX),
+            Ok(Some((frame, again.len())))
+        );
     }
     if let Ok(beacon) = Beacon::parse(bytes) {
         let mut again = Vec::new();
