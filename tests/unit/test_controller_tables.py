@@ -1,7 +1,8 @@
 """Entries: a switch that has them sends each packet where the rules say; chains share no entry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,57 @@ def test_changes_lead_from_one_to_the_other(before: Model, after: Model) -> None
             have[change.entry.key] = change.entry
     assert have == want
     assert tables.changes(want, want) == []
+
+
+def ways(entries: Iterable[Entry], it: Frame, table: int = 0) -> set[tuple[int, ...]]:
+    """All ways that a frame may go while two entries of one priority both take it."""
+    found = [entry for entry in entries if entry.table == table and takes(entry, it)]
+    highest = max((entry.priority for entry in found), default=0)
+    best = [entry for entry in found if entry.priority == highest]
+    out = {tuple(o.port for o in entry.outputs) for entry in best if entry.goto is None}
+    return out.union(*(ways(entries, it, each.goto) for each in best if each.goto)) or {()}
+
+
+def on_the_way(before: tables.Entries, after: tables.Entries) -> Iterator[list[Entry]]:
+    """A switch's entries after each change, made one by one as without bundles."""
+    have = dict(before)
+    for change in tables.changes(before, after):
+        if change.remove:
+            del have[change.entry.key]
+        else:
+            have[change.entry.key] = change.entry
+        yield list(have.values())
+
+
+@given(rule_sets(), rule_sets(), packets, st.booleans(), st.randoms(use_true_random=False))
+def test_packets_go_their_old_way_or_their_new_one_all_along(
+    before: Model, after: Model, packet: Match, anew: bool, random: Random
+) -> None:
+    """`anew`: on a switch that has nothing yet, packets wait and are never led astray."""
+    have = {} if anew else tables.entries(before, FIRST)[1]
+    want = list(tables.entries(after, FIRST)[1].items())
+    random.shuffle(want)  # what a switch has and should have are compared in no order
+    it = frame(packet, 1)
+    right = ways(have.values(), it) | ways(dict(want).values(), it)
+    for entries in on_the_way(have, dict(want)):
+        assert ways(entries, it) <= right
+
+
+@pytest.mark.parametrize("upgrade", [True, False])
+def test_control_frames_find_their_entries_all_along(upgrade: bool) -> None:
+    """Once instances could speak to the controller alone, by one entry in table 0."""
+    now = {entry.key: entry for entry in on(three(), UPSTREAM)}
+    once = {
+        key: replace(entry, outputs=(Output(PORT_CONTROLLER, 0xFFFF),), goto=None)
+        if entry.goto is not None and entry.priority == tables.CONTROL_FRAMES
+        else entry
+        for key, entry in now.items()
+        if entry.table == 0 or entry.priority < tables.CONTROL_FRAMES - 1
+    }
+    steps = list(on_the_way(once, now) if upgrade else on_the_way(now, once))
+    assert len(steps) == 7  # three instances' in table 0; one to each, and to the controller
+    for entries in steps:
+        assert sent_to(entries, control(CONTROLLER, port=12)) == [PORT_CONTROLLER]
 
 
 def three() -> Model:

@@ -73,9 +73,20 @@ def entries(model: Model, first_table: int) -> dict[int, dict[Key, Entry]]:
 
 
 def changes(before: Entries, after: Entries) -> list[Change]:
-    """How to get from some entries to others: first what is added, then what goes."""
-    added = [Change(entry) for key, entry in after.items() if before.get(key) != entry]
-    return added + [Change(entry, remove=True) for key, entry in before.items() if key not in after]
+    """How to get from some entries to others, one by one: a packet goes its old way or its new one.
+
+    First what is added: tables before whatever leads there, and higher priorities before those
+    that would take their packets meanwhile. Then, in the opposite order, what goes.
+    """
+    added = [entry for key, entry in after.items() if before.get(key) != entry]
+    gone = [entry for key, entry in before.items() if key not in after]
+    added.sort(key=_rank, reverse=True)
+    gone.sort(key=_rank)
+    return [*map(Change, added), *(Change(entry, remove=True) for entry in gone)]
+
+
+def _rank(entry: Entry) -> tuple[int, int]:
+    return entry.table, entry.priority
 
 
 def _of_end(model: Model, group: Group, side: Side, first_table: int) -> Iterator[Entry]:
