@@ -6,7 +6,7 @@ Listeners are not waited for: one that is too slow loses the oldest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ class Events:
                 queue.get_nowait()
             queue.put_nowait((event, data))
 
-    async def subscribe(self) -> AsyncIterator[tuple[str, Json]]:
+    async def subscribe(self) -> AsyncGenerator[tuple[str, Json], None]:
         """Events from now on, for ever."""
         queue: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(BACKLOG)
         self._queues.add(queue)
