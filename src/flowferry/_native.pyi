@@ -20,6 +20,8 @@ class Control:
     @property
     def packets(self) -> int:
         """Packets handled so far."""
+    def take_slowest(self) -> int:
+        """The longest that a packet has taken to a sink since this was called last, ns."""
 
 def probe_send(
     config: str, control: Control, progress: Callable[[int], object] | None = None

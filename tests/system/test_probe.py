@@ -211,6 +211,21 @@ def test_a_stopped_sink_reports_what_it_has(pair: Pair) -> None:
     assert sunk.result()["clean"]
 
 
+def test_the_longest_delay_is_told_once(pair: Pair) -> None:
+    control = probe.Control()
+    with ThreadPoolExecutor() as pool:
+        report = pool.submit(probe.sink, netns=pair.namespaces["h2"], control=control)
+        try:
+            await_ready(control, report)
+            send(pair, count=200, rate=5000)
+            delays = report.result(DEADLINE)["delay_ns"]
+        finally:
+            control.stop()
+    assert delays is not None
+    assert control.take_slowest() == delays["max"] > 0
+    assert control.take_slowest() == 0
+
+
 class TestCommand:
     """What the command line adds: JSON, tables, exit status, signals."""
 

@@ -51,6 +51,7 @@ def outcome(**changed: Any) -> Outcome:
         "ping": {"received": 5, "lost": 0, "reordered": 0, "duplicated": 0},
         "agents": {"i1": {"lost_packets": 0, "counters": {"upstream": dict(COUNTERS)}}},
         "machine_dropped": 0,
+        "seconds": 41.2,
     }
     for name, value in changed.items():
         part, _, inner = name.partition("__")
@@ -66,7 +67,9 @@ def outcome(**changed: Any) -> Outcome:
 def test_all_is_well() -> None:
     assert outcome().problems() == []
     assert outcome().line().startswith("PASSED: 1 moves of live flows; nothing lost, reordered")
+    assert outcome().line().endswith("; in 41 s")
     assert outcome().as_json()["passed"] is True
+    assert outcome().as_json()["seconds"] == 41.2
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ pub struct Accounting {
     ranges: usize,
     range_limit: usize,
     delays: Delays,
+    /// The greatest delay since it was asked last.
+    slowest: u64,
     arrivals: Arrivals,
     /// Sum of `unique()` over all flows.
     unique: u64,
@@ -46,6 +48,7 @@ impl Accounting {
             ranges: 0,
             range_limit,
             delays: Delays::of_total(),
+            slowest: 0,
             arrivals: Arrivals::default(),
             unique: 0,
             bytes: 0,
@@ -99,6 +102,7 @@ impl Accounting {
         self.ranges = self.ranges + after - before;
         if counted {
             self.delays.record(delay);
+            self.slowest = self.slowest.max(delay);
             self.unique += 1;
         }
         self.bytes += bytes as u64;
@@ -162,6 +166,11 @@ impl Accounting {
     /// Delays over all flows.
     pub fn delays(&self) -> Option<DelayReport> {
         self.delays.report()
+    }
+
+    /// The greatest delay since this was called last, ns.
+    pub fn take_slowest(&mut self) -> u64 {
+        std::mem::take(&mut self.slowest)
     }
 
     /// Arrival times over all flows.
@@ -244,6 +253,7 @@ mod tests {
             (3, 2, 2)
         );
         assert_eq!(accounts.delays().unwrap().max, 250);
+        assert_eq!((accounts.take_slowest(), accounts.take_slowest()), (250, 0));
         assert!(!accounts.complete());
         let bad: Vec<u32> = accounts
             .flow_reports(PerFlow::Bad)

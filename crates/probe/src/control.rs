@@ -9,6 +9,7 @@ pub struct Control {
     ready: AtomicBool,
     dump: AtomicBool,
     packets: AtomicU64,
+    slowest_ns: AtomicU64,
 }
 
 impl Control {
@@ -55,5 +56,15 @@ impl Control {
     /// Packets handled so far.
     pub fn packets(&self) -> u64 {
         self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Said by the job: a packet has taken so long, ns.
+    pub fn add_delay(&self, delay: u64) {
+        self.slowest_ns.fetch_max(delay, Ordering::Relaxed);
+    }
+
+    /// The longest that a packet has taken since this was called last, ns; 0 if none has come.
+    pub fn take_slowest(&self) -> u64 {
+        self.slowest_ns.swap(0, Ordering::Relaxed)
     }
 }

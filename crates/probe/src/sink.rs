@@ -183,6 +183,7 @@ fn until_over(
     loop {
         inlets.round(tally, now() + TICK)?;
         control.set_packets(tally.packets());
+        control.add_delay(tally.take_slowest());
         let at = now();
         if tally.sent_known().is_none()
             && let Some(file) = &config.sent

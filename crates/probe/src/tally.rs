@@ -212,6 +212,11 @@ impl Tally {
         self.accounts.unique()
     }
 
+    /// The greatest delay since this was called last, ns.
+    pub fn take_slowest(&mut self) -> u64 {
+        self.accounts.take_slowest()
+    }
+
     /// When the last packet arrived.
     pub fn last_arrival(&self) -> Option<u64> {
         self.accounts.last_arrival()

@@ -51,6 +51,11 @@ impl Control {
     fn packets(&self) -> u64 {
         self.0.packets()
     }
+
+    /// The longest that a packet has taken since this was called last, ns; 0 if none has come.
+    fn take_slowest(&self) -> u64 {
+        self.0.take_slowest()
+    }
 }
 
 fn raise(error: Error) -> PyErr {

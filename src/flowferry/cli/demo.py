@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,12 +76,12 @@ def demo(moves: int, function: str, out: Path, name: str | None, as_json: bool) 
 def _play(it: Demo, out: Path, as_json: bool) -> Outcome:
     from flowferry.demo import live, picture  # matplotlib takes a second to load
 
-    console = Console(stderr=as_json)
+    console, began = Console(stderr=as_json), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="flowferry-demo-") as scratch:
         with live.shown(it, console) as told:
             outcome = play(it, Path(scratch), told)
         files = {"report": str(out / "demo.json"), "picture": str(out / "demo.png")}
-        outcome = replace(outcome, files=files)
+        outcome = replace(outcome, files=files, seconds=time.monotonic() - began)
         picture.draw(it, outcome, Path(scratch) / "timeline", Path(files["picture"]))
     Path(files["report"]).write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
     return outcome

@@ -83,7 +83,8 @@ def view(demo: Demo) -> RenderableType:
         top = max(look.buffers.get(name, 0) for look in demo.looks)
         facts.add_row(f"{name} holds", bar(fill, top), f"{size(fill)} of at most {size(top)}")
     if demo.udp is not None:
-        facts.add_row("UDP", f"{demo.udp.received:,} packets arrived", "")
+        slowest = max((look.udp_ms for look in recent), default=0.0)
+        facts.add_row("UDP", f"{demo.udp.received:,} packets arrived", _lately([slowest]))
     if demo.tcp is not None:
         sent = f"{demo.tcp.bytes_received / 1e6:,.1f} MB arrived"
         facts.add_row("TCP bulk", sent, f"longest stall {demo.tcp.longest_stall * 1e3:.1f} ms")

@@ -40,6 +40,8 @@ class Look(NamedTuple):
     at_ns: int
     #: Bytes kept, by instance.
     buffers: Mapping[str, int]
+    #: The longest that a UDP packet took from host to host, of those since the last look, ms.
+    udp_ms: float
 
 
 @dataclass
@@ -222,7 +224,8 @@ class _Watch:
                 }
             except HslError:
                 return  # whoever moves hears the same, and says it
-            self._demo.looks.append(Look(time.monotonic_ns(), used))
+            slowest = 0.0 if self._demo.udp is None else self._demo.udp.slowest()
+            self._demo.looks.append(Look(time.monotonic_ns(), used, slowest))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -87,6 +87,10 @@ class Udp:
         """Packets that have arrived."""
         return self._sinking.packets
 
+    def slowest(self) -> float:
+        """The longest delay of a packet since this was asked last, in milliseconds."""
+        return self._sinking.take_slowest() / 1e6
+
     def finish(self) -> probe.SinkReport:
         """Send no more, and wait until all is counted."""
         assert self._send is not None

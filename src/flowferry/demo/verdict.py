@@ -15,6 +15,7 @@ class Outcome:
     """Everything that was counted. All fields are plain data as in the JSON report."""
 
     function: str
+    #: How long the traffic lasted, in seconds.
     duration: float
     #: Each handover (docs/controller.md), with `title`, `state_bytes`, and `state_arrived`: a list
     #: that says of each part whose state has come whether it was what was sent.
@@ -32,6 +33,8 @@ class Outcome:
     machine_dropped: int
     #: Where UDP packets went amiss, the worst first.
     spots: Sequence[Spot] = ()
+    #: How long the whole demo took, until everything was taken down again.
+    seconds: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -129,13 +132,13 @@ class Outcome:
                 if self.machine_dropped
                 else ""
             )
-            return f"FAILED: {'; '.join(problems)}{hint}"
+            return f"FAILED: {'; '.join(problems)}{hint}; after {self.seconds:.0f} s"
         udp, tcp, ping = self.udp, self.tcp, self.ping
         return (
             f"PASSED: {len(self.moves)} moves of live flows; nothing lost, reordered or duplicated "
             f"in {udp['received']:,} UDP packets and {ping['received']:,} pings, "
             f"{tcp['bytes_received'] / 1e6:,.1f} MB and {self.session['answered']:,} requests "
-            "over two unbroken TCP connections intact"
+            f"over two unbroken TCP connections intact; in {self.seconds:.0f} s"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -146,6 +149,7 @@ class Outcome:
             "verdict": self.line(),
             "problems": problems,
             "function": self.function,
+            "seconds": round(self.seconds, 3),
             "duration_s": round(self.duration, 3),
             "captured_packets": self.captured,
             "moves": list(self.moves),
