@@ -1,0 +1,124 @@
+"""Entries on a switch that knows no bundles: in their order, one by one, closed by a barrier."""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from test_controller_tables import FIRST, three
+
+from flowferry.controller.match import parse
+from flowferry.controller.model import Rule
+from flowferry.controller.openflow import codec, tables
+from flowferry.controller.openflow.channel import Channel, SwitchError
+from flowferry.controller.openflow.codec import Change
+from flowferry.controller.openflow.listener import Listener
+
+DEADLINE = 20.0
+#: What it answers: an experimenter that it does not know; a table that is full.
+BAD_EXPERIMENTER, TABLE_FULL = struct.pack("!HH", 1, 3), struct.pack("!HH", 5, 1)
+
+
+class Switch:
+    """Says what a switch without bundles says; keeps what came between barriers."""
+
+    def __init__(self) -> None:
+        self.asked_for_bundles = 0
+        #: Entry changes behind each other, as bytes without their transaction ids.
+        self.taken: list[bytes] = []
+        #: The number of the change that it refuses, from 0.
+        self.refuses: int | None = None
+
+    async def serve(self, address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(codec.hello(1))
+        with suppress(EOFError):
+            while True:
+                head = await reader.readexactly(codec.HEADER.size)
+                body = await reader.readexactly(codec.frame_length(head) - len(head))
+                _, kind, _, xid = codec.HEADER.unpack(head)
+                writer.write(self.answer(kind, xid, head, body))
+        writer.close()
+
+    def answer(self, kind: int, xid: int, head: bytes, body: bytes) -> bytes:
+        match kind:
+            case codec.FEATURES_REQUEST:
+                features = struct.pack("!QIBB2xII", 1, 0, 254, 0, 0, 0)
+                return codec.message(codec.FEATURES_REPLY, xid, features)
+            case codec.EXPERIMENTER:
+                self.asked_for_bundles += 1
+                return codec.message(codec.ERROR, xid, BAD_EXPERIMENTER + head)
+            case codec.FLOW_MOD:
+                self.taken.append(body)
+                if len(self.taken) - 1 == self.refuses:
+                    return codec.message(codec.ERROR, xid, TABLE_FULL + head)
+            case codec.BARRIER_REQUEST:
+                return codec.message(codec.BARRIER_REPLY, xid)
+        return b""
+
+
+def run(case: Callable[[Switch, Channel], Awaitable[None]]) -> None:
+    """A case with a switch whose connection is up."""
+
+    async def work() -> None:
+        up: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+
+        async def on_up(channel: Channel) -> None:
+            up.set_result(channel)
+
+        listener = Listener(
+            on_up=on_up, on_down=lambda *_: None, on_packet=lambda *_: None, timeout=DEADLINE
+        )
+        switch = Switch()
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            await listener.start(sock)
+            serving = asyncio.create_task(switch.serve(sock.getsockname()))
+            async with asyncio.timeout(DEADLINE):
+                await case(switch, await up)
+                await listener.stop()
+                await serving
+
+    logging.getLogger("flowferry.controller.openflow").setLevel(logging.CRITICAL)
+    try:
+        asyncio.run(work())
+    finally:
+        logging.getLogger("flowferry.controller.openflow").setLevel(logging.NOTSET)
+
+
+def changes() -> list[Change]:
+    """One entry comes, one goes."""
+    before = three().with_rule(Rule(1, "nf", parse("udp"), 100, 2))
+    after = three().with_rule(Rule(2, "nf", parse("udp,tp_dst=80"), 200, 3))
+    found = tables.changes(tables.entries(before, FIRST)[1], tables.entries(after, FIRST)[1])
+    assert [change.remove for change in found] == [False, True]
+    return found
+
+
+def as_sent(found: list[Change]) -> list[bytes]:
+    return [codec.flow_mod(0, change)[codec.HEADER.size :] for change in found]
+
+
+def test_entries_come_in_their_order_and_nobody_asks_for_a_bundle_again() -> None:
+    async def case(switch: Switch, channel: Channel) -> None:
+        found = changes()
+        for times in (1, 2):
+            await channel.apply(found)
+            assert switch.taken == as_sent(found) * times
+        assert switch.asked_for_bundles == 1
+
+    run(case)
+
+
+def test_a_refused_entry_is_named_though_others_are_taken() -> None:
+    async def case(switch: Switch, channel: Channel) -> None:
+        found = changes()
+        switch.refuses = 1
+        where = f"table {found[1].entry.table}, priority {found[1].entry.priority}"
+        with pytest.raises(SwitchError, match=rf"refused an entry \({where}\): .*full"):
+            await channel.apply(found)
+        assert len(switch.taken) == len(found)
+
+    run(case)
