@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schema_table import values
 
 from flowferry.cli.hsl import hsl
 from flowferry.hsl import config, endpoint
@@ -20,13 +21,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "hsl.md"
 
 def configuration() -> str:
     """The table of fields."""
-    rows = ["| field | default | meaning |", "|---|---|---|"]
+    rows = ["| field | default | values | meaning |", "|---|---|---|---|"]
 
     def add(properties: dict[str, Any], prefix: str, needed: list[str]) -> None:
         for name, field in properties.items():
             default = "needed" if name in needed else _default(field["default"])
             if "properties" not in field or "default" in field:
-                rows.append(f"| `{prefix}{name}` | {default} | {field['description']} |")
+                rows.append(
+                    f"| `{prefix}{name}` | {default} | {values(field)} | {field['description']} |"
+                )
             if "properties" in field:
                 add(field["properties"], f"{prefix}{name}.", field["required"])
             if "items" in field:
