@@ -34,7 +34,7 @@ class Metrics:
             registry=there,
         )
         self.duration = Histogram(
-            "flowferry_handover_seconds", "From request to end.", buckets=BUCKETS, registry=there
+            "flowferry_handover_seconds", "From beginning to end.", buckets=BUCKETS, registry=there
         )
         self.fence = Histogram(
             "flowferry_fence_seconds",
