@@ -5,6 +5,7 @@ to agree. Instances' ports are watched on the switches' side. `Way` holds what a
 way saw of a probe run, `amiss` says what in it speaks against a clean move.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -100,6 +101,19 @@ def _counter(bed: Testbed, place: Place) -> int:
     return int(bed.run(place.role, ["cat", path]).stdout)
 
 
+def dropped_by_switches(bed: Testbed) -> int:
+    """Frames that came to a port of a switch and found its socket full, since the switch began."""
+    sockets = [
+        line
+        for role in {switch.role for switch in bed.switches.values()}
+        for line in bed.run(role, ["ss", "-0anmpHO"]).stdout.splitlines()
+        if "ovs-vswitchd" in line
+    ]
+    counts = [re.search(r"skmem:\(.*,d(\d+)\)", line) for line in sockets]
+    assert counts, "no switch listens at any port"
+    return sum(int(count[1]) for count in counts if count)
+
+
 def miscounted(
     captured: Mapping[Place, int], inner: Mapping[Place, int], outer: Mapping[Place, int]
 ) -> list[str]:
@@ -141,6 +155,11 @@ class Way:
             left={name: seen(f"{name}-{far}", "in") for name in names},
             got=seen("eth0", "in", last),
         )
+
+    @property
+    def missing(self) -> int:
+        """Packets that were sent and did not arrive."""
+        return len(np.setdiff1d(self.sent.places, self.got.places))
 
 
 def amiss(way: Way, flows: int) -> list[str]:
