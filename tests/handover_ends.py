@@ -45,6 +45,8 @@ NOTHING = End("aborted")
 BACK = End("aborted", may=UNFENCED)
 #: At the destination, without the state, and loudly so.
 STATELESS = End("failed", must=UNFENCED | {"state_lost"})
+#: Back at the source or left at the destination, without state that was on its way back.
+RETURN_LOST = End("failed", must={"state_lost"}, may=UNFENCED)
 #: At the destination with the state; what its agent held is lost.
 HELD_LOST = End("failed", may=UNFENCED)
 
@@ -115,6 +117,22 @@ def of_process(victim: str, play: str, failpoint: str) -> Sequence[End]:
     (ends,) = (ends for rows, ends in PROCESSES[victim].items() if row in rows)
     return ends
 
+
+#: Called off, and the state of a new flow is on its way back, given or taken: by who dies or stops.
+RETURNS: dict[str, dict[str, tuple[End, ...]]] = {
+    "giving": {
+        # all other state is with the dead
+        SOURCE: (STATELESS,),
+        # "what only it held is counted as lost", and what it has served dies with it
+        DESTINATION: (BACK,),
+    },
+    "taking": {
+        # nobody knows whether its function has the state that came back
+        SOURCE: (RETURN_LOST,),
+        # everything is out of its hands
+        DESTINATION: (BACK,),
+    },
+}
 
 #: By what is away, lost or forged for a while: before the turn, after it, and called off.
 TROUBLES: dict[str, dict[str, tuple[End, ...]]] = {

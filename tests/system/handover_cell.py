@@ -38,6 +38,8 @@ class Play:
     act: "Callable[[Cell], None]"
     #: Steps that functions hold back, by instance.
     holds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Whether functions say that new flows need not wait for the others' state.
+    new_flows: bool = False
 
 
 def forward(cell: "Cell") -> None:
@@ -50,7 +52,7 @@ def forward(cell: "Cell") -> None:
 def called_off(cell: "Cell") -> None:
     """Called off while the state is on its way."""
     cell.move()
-    if cell.awaits("export"):
+    if cell.awaits("export") and cell.reaches("moving", *OVER):
         cell.call_off()
     cell.reaches(*OVER)
     cell.let_functions_go()
@@ -106,8 +108,9 @@ class Fault(Protocol):
 class Cell:
     """A deployment of two instances with functions at their control channels, and echoed traffic.
 
-    `victim` dies or stops at its failpoint, `row:kill` or `row:stop`; `strike` notices. With a
-    `fault` it is that which happens where the controller stops; see `befall`.
+    `victim` dies or stops at its failpoint, `row:kill` or `row:stop`, or, without a row, when the
+    play says `hit`; `strike` notices. With a `fault` it is that which happens where the controller
+    stops; see `befall`.
     """
 
     def __init__(
@@ -129,9 +132,9 @@ class Cell:
         self.bed, self.victim, self.failpoint = bed, victim, failpoint
         self._own: dict[str, dict[str, Any]] = {one.name: {} for one in bed.instances}
         fields: dict[str, Any] = {}
-        if failpoint is not None and victim == CONTROLLER:
+        if self.row and victim == CONTROLLER:
             fields["failpoint"] = failpoint
-        elif failpoint is not None and victim is not None:
+        elif self.row and victim is not None:
             self._own[victim]["failpoint"] = failpoint
         self.platform = Platform(
             bed,
@@ -179,7 +182,13 @@ class Cell:
 
     def _join(self, name: str, holds: tuple[str, ...]) -> None:
         path = self.bed.owner.directory / f"fn-{name}.sock"
-        self.functions[name] = self._stack.enter_context(Function(path, holds=holds))
+        function = Function(path, holds=holds, new_flows=self.play.new_flows)
+        self.functions[name] = self._stack.enter_context(function)
+
+    @property
+    def row(self) -> str:
+        """Where the victim dies or stops; empty if there is none."""
+        return (self.failpoint or "").partition(":")[0]
 
     @property
     def client(self) -> Client:
@@ -258,6 +267,12 @@ class Cell:
         with suppress(OSError):
             return Path(f"/proc/{self._process.pid}/stat").read_text().split()[2] == "T"
         return True
+
+    def hit(self) -> None:
+        """Let the victim die or stop now."""
+        assert self.failpoint is not None
+        how = signal.SIGKILL if self.failpoint.endswith(":kill") else signal.SIGSTOP
+        os.kill(self._process.pid, how)
 
     def strike(self, away_ms: int = 100) -> None:
         """Wait until the fault has struck, let traffic go on, and bring the victim back.

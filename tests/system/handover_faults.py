@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,11 @@ from typing import Any
 from handover_cell import RATE, Cell
 from handover_rig import witnesses
 from hsl_pcap import Tcpdump, until
-from openflow_relay import PORT, Relay, as_it_comes
+from new_flow import NewFlow
+from openflow_relay import PORT, OpenFlowRelay
+from port_relay import PortRelay
 from pyroute2 import IPRoute
+from relay import Fate, Relay, as_it_comes
 
 from flowferry.testbed import links, namespace
 from flowferry.wire import (
@@ -28,6 +31,7 @@ from flowferry.wire import (
     Report,
     Sealer,
     Side,
+    address_of,
 )
 from handover_rows import DESTINATION, SOURCE
 
@@ -149,43 +153,71 @@ class NetworkCut(Trouble):
         assert lost == cell.counted, cell.surroundings
 
 
+#: Rows at which an agent that takes flows sends a marker for each that it has not seen yet.
+MARKED = {
+    "turning+turned", "freezing+frozen", "moving+imported", "moving+call_off",
+    "withdrawing+withdrawn", "reverting+turned_back",
+}  # fmt: skip
+
+
 class Frames(Trouble):
-    """Control frames are lost for a while, or all doubled, or every other one late."""
+    """Control frames are lost for a while, or all doubled, or every other one late.
+
+    Those of the controller and for it on its connections, those from agent to agent at their ports.
+    A flow begins meanwhile, so that there is one of these where there can be.
+    """
 
     def __init__(self, folder: Path, how: str) -> None:
         super().__init__(folder)
         self._how = how
-        self._relay: Relay
-        self._late = False
+        self._controllers: Relay
+        self._agents: Relay
+
+    @property
+    def _relays(self) -> tuple[Relay, Relay]:
+        return self._controllers, self._agents
 
     def prepare(self, cell: Cell, stack: ExitStack) -> None:
-        self._relay = stack.enter_context(Relay(cell.bed))
+        self._controllers = stack.enter_context(OpenFlowRelay(cell.bed))
+        self._agents = stack.enter_context(PortRelay(cell.bed))
         cell.platform.connect_switches(PORT)
-        until(lambda: self._relay.seen > 0, "a frame by the relay")
+        until(lambda: self._controllers.seen > 0, "a frame by the relay")
         until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
         assert replayed(cell) == 0
+        self._flow = NewFlow(cell.bed, stack)
 
     def begin(self, cell: Cell) -> None:
-        self._before = self._relay.seen, self._relay.passed
-        self._relay.fate = {
-            "lost": lambda _frame: (),
-            "doubled": lambda _frame: (0.0, 0.0),
-            "delayed": self._every_other_late,
-        }[self._how]
+        self._before = [(relay.seen, relay.passed) for relay in self._relays]
+        for relay in self._relays:
+            relay.fate = self._new_fate()
+        self._flow.send(1)
+        if cell.row in MARKED:
+            until(lambda: self._seen()[1] > 0, "a marker from one agent to the other")
 
-    def _every_other_late(self, _frame: bytes) -> Sequence[float]:
-        self._late = not self._late
-        return (0.06,) if self._late else (0.0,)
+    def _new_fate(self) -> Fate:
+        if self._how == "delayed":
+            late = itertools.cycle((True, False))
+            return lambda _frame: (0.06,) if next(late) else (0.0,)
+        return {"lost": lambda _frame: (), "doubled": lambda _frame: (0.0, 0.0)}[self._how]
+
+    def _seen(self) -> list[int]:
+        """Frames that have met their fate, of the controller and among agents."""
+        return [one.seen - was[0] for one, was in zip(self._relays, self._before, strict=True)]
+
+    def _passed(self) -> list[int]:
+        return [one.passed - was[1] for one, was in zip(self._relays, self._before, strict=True)]
 
     def end(self, cell: Cell) -> None:
-        until(lambda: self._relay.seen > self._before[0], "a control frame")
-        self._relay.fate = as_it_comes
-        self._relay.await_quiet()
-        seen, passed = (self._relay.seen - self._before[0], self._relay.passed - self._before[1])
+        until(lambda: self._seen()[0] > 0, "a control frame")
+        for relay in self._relays:
+            relay.fate = as_it_comes
+            relay.await_quiet()
+        seen, passed = self._seen(), self._passed()
         if self._how == "doubled":
-            until(lambda: replayed(cell) == seen, f"{seen} frames refused as replayed")
+            until(lambda: replayed(cell) == sum(seen), f"{seen} frames refused as replayed")
         elif self._how == "delayed":
             assert passed == seen
+        self._flow.receive(1)
 
 
 def rejections(cell: Cell) -> Iterator[Mapping[str, int]]:
@@ -202,7 +234,11 @@ def replayed(cell: Cell) -> int:
 
 
 class Forged(Trouble):
-    """Strangers send frames: with everything right but the key, from hosts and functions."""
+    """Strangers send frames: with everything right but the key, from hosts and functions.
+
+    They speak as the controller and as agents, to the controller and to agents. Switches pass on
+    what comes from functions, to another instance too, but nothing from hosts.
+    """
 
     lasts = RATE // 10
 
@@ -222,21 +258,30 @@ class Forged(Trouble):
 
     def begin(self, cell: Cell) -> None:
         self._sent = 0
-        for one in cell.bed.instances:
-            stranger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=CONTROLLER, boot=1 << 62)
-            for message in orders(one.id, self._part):
-                self._send(f"to {one.name}", stranger, message)
-            stranger = Sealer(KeyRing(1, secrets.token_bytes(32)), sender=one.id, boot=1 << 62)
+        for one, other in itertools.permutations(cell.bed.instances, 2):
+            controller, peer = (stranger(sender) for sender in (CONTROLLER, one.id))
+            for message in orders(other.id, self._part):
+                self._send(f"to {other.name}", controller, message)
+                self._send(f"by {one.name}", controller, message)
+                self._send_in_vain(controller, message)
             for message in reports(self._part):
-                self._send(f"by {one.name}", stranger, message)
-                self._send("h1", stranger, message, counts=False)
-                self._send("h2", stranger, message, counts=False)
+                self._send(f"by {one.name}", peer, message)
+                self._send_in_vain(peer, message)
+            for message in among_agents(other.id, self._part):
+                self._send(f"by {one.name}", peer, message)
+                self._send_in_vain(peer, message)
+                # Back by the port that it came by: no switch does that.
+                self._send(f"by {other.name}", peer, message, counts=False)
 
     _part = 1 << 8 | 1
 
+    def _send_in_vain(self, sealer: Sealer, message: Message) -> None:
+        for host in ("h1", "h2"):
+            self._send(host, sealer, message, counts=False)
+
     def _send(self, name: str, sealer: Sealer, message: Message, *, counts: bool = True) -> None:
         for end in self._sockets[name]:
-            frame, _ = sealer.seal(message, destination=b"\2\xff" + bytes(4), source=bytes(6))
+            frame, _ = sealer.seal(message, destination=address_of(message.to), source=bytes(6))
             end.send(frame)
             self._sent += counts
 
@@ -246,6 +291,11 @@ class Forged(Trouble):
 
         until(lambda: rejected() >= self._sent, f"{self._sent} frames rejected")
         assert rejected() == self._sent, "switches let a host's control frames in"
+
+
+def stranger(sender: int) -> Sealer:
+    """Somebody who claims to be `sender`, and does not have the key."""
+    return Sealer(KeyRing(1, secrets.token_bytes(32)), sender=sender, boot=1 << 62)
 
 
 def packet_socket(space: str, dev: str) -> socket.socket:
@@ -278,6 +328,14 @@ def reports(part: int) -> Iterator[Message]:
     yield Message(command=Command.STATUS, epoch=1 << 40, counts={})
     for side in DEVICES:
         yield Message(command=Command.FENCED, handover=part, side=side, round=FINAL)
+
+
+def among_agents(to: int, part: int) -> Iterator[Message]:
+    """What an agent might say to another that would change something."""
+    for side in DEVICES:
+        for round_ in (1, FINAL):
+            yield Message(command=Command.MARKER, to=to, handover=part, side=side, round=round_)
+        yield Message(command=Command.FENCED, to=to, handover=part, side=side, round=FINAL)
 
 
 #: By name; each is given a folder for itself.

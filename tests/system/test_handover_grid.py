@@ -3,23 +3,27 @@
 Each cell is a handover under traffic, both ways. At one row the controller, the source's agent or
 the destination's is killed or stopped for longer than its heartbeat; or, at the controller's rows,
 a switch is killed or stopped, the management network is cut, control frames are lost, doubled, late
-or forged (`handover_faults`). Whatever it was, the handover ends as docs/design.md §7 says
+or forged (`handover_faults`). Agents also die or stop within a row, while the state of a new flow
+goes back (`handover_return`). Whatever it was, the handover ends as docs/design.md §7 says
 (`handover_ends`), no packet is reordered or doubled, what is lost has been counted, by the agents
 and by the handover, and the next moves go well. `handover_rows` says which rows.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from handover_cell import PLAYS, SETTLING_MS, Cell
 from handover_faults import FAULTS
+from handover_return import ASKED, Moment, Return
 from hsl_pcap import until
+from new_flow import NewFlow
 
 from flowferry.testbed import Testbed
-from handover_ends import BACK, STATELESS, End, of_process, of_trouble
+from handover_ends import BACK, RETURNS, STATELESS, End, of_process, of_trouble
 from handover_rows import CONTROLLER, DESTINATION, ROWS, SOURCE
 from soak import AWAY_REPEATS
 
@@ -68,6 +72,10 @@ def faults() -> list[Any]:
                     pytest.param(fault, play, row, marks=marks, id=f"{fault}-{play}-{row}")
                 )
     return found
+
+
+#: The same of the return of state.
+FAST_RETURNS = {("giving", DESTINATION, "kill"), ("taking", SOURCE, "kill")}
 
 
 def check(cell: Cell, ends: Sequence[End], *, exact: bool | None) -> None:
@@ -132,6 +140,30 @@ def test_fault(
         cell.befall()
         check(cell, of_trouble(fault, play, row), exact=None)
     what.judge(cell, judge(cell))
+
+
+def returns() -> list[Any]:
+    found = []
+    for moment, (victim, how) in itertools.product(
+        ASKED, itertools.product((SOURCE, DESTINATION), ("kill", "stop"))
+    ):
+        marks = () if (moment, victim, how) in FAST_RETURNS else (pytest.mark.soak,)
+        name = f"{moment}-{victim}-{how}"
+        found.append(pytest.param(moment, victim, how, marks=marks, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("moment", "victim", "how"), returns())
+def test_return(testbed: Callable[..., Testbed], moment: Moment, victim: str, how: str) -> None:
+    bed = testbed(instances=2, steering=True, ports="afxdp-nonpmd")
+    back = Return(moment)
+    with ExitStack() as stack:
+        back.flow = NewFlow(bed, stack)
+        with Cell(bed, victim, f":{how}", back.play) as cell:
+            cell.act()
+            cell.strike()
+            check(cell, RETURNS[moment][victim], exact=False)
+        back.judge(cell, judge(cell))
 
 
 @pytest.mark.soak
