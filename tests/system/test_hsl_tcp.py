@@ -5,6 +5,10 @@ Runs with and without captures alternate. The counters are the sender's own: `Tc
 (the receiver's acknowledgements show reordering) and `TcpExtTCPDSACKRecv` (the receiver got
 something twice). Captures take 3 % of a run.
 
+Tail loss probes are off: a sender that has heard nothing for some milliseconds sends its last
+segment once more, and the receiver then has it twice, whatever kept the sender waiting (RFC 8985).
+docs/benchmarks.md says how often.
+
 Behind the veth shim without steering the function is kept on one CPU: a forwarder that moves
 reorders by itself.
 """
@@ -128,6 +132,7 @@ def chance_of_more(plain: list[Run], held: list[Run], trials: int = 20_000) -> f
 
 def build(netns_chain: Build, shim: str, steering: bool) -> Chain:
     chain = netns_chain(function=SHIMS[shim], steering=steering, static_neighbours=True)
+    chain.run("h1", ["sysctl", "-qw", "net.ipv4.tcp_early_retrans=0"])
     if shim == "veth" and not steering:
         pin_function(chain, 1)
     return chain
