@@ -163,10 +163,19 @@ impl Key {
         zero: 0,
     };
 
-    /// Where [`Key::side`] stands among [`Key::octets`].
-    pub(crate) const SIDE_BYTE: usize = 42;
+    /// The key in whole words, and without its side, for comparing under masks: that is done for each
+    /// flow that is accounted for and each match of a move.
+    pub(crate) fn words(&self) -> [u128; 3] {
+        let [a, b] = self.low_port;
+        let [c, d] = self.high_port;
+        let ([e, f], [g, h]) = (self.vlan[0].to_ne_bytes(), self.vlan[1].to_ne_bytes());
+        let rest = [
+            a, b, c, d, e, f, g, h, self.proto, self.kind, self.zero, 0, 0, 0, 0, 0,
+        ];
+        [self.low, self.high, rest].map(u128::from_ne_bytes)
+    }
 
-    /// Every byte of the key, for comparing under masks.
+    /// Every byte of the key, for comparing bit by bit.
     pub(crate) fn octets(&self) -> impl Iterator<Item = u8> + '_ {
         let vlan = self.vlan.iter().flat_map(|vlan| vlan.to_ne_bytes());
         self.low

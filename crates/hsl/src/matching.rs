@@ -137,11 +137,10 @@ impl Match {
         } else {
             packet.key
         };
-        key.octets()
-            .zip(mask.octets())
-            .zip(value.octets())
-            .enumerate()
-            .all(|(at, ((octet, mask), value))| at == Key::SIDE_BYTE || octet & mask == value)
+        let words = key.words().into_iter().zip(mask.words());
+        words
+            .zip(value.words())
+            .all(|((word, mask), value)| word & mask == value)
     }
 }
 
@@ -346,8 +345,8 @@ impl Match {
 
 /// Whether no bit that both masks ask for is asked for with two values.
 fn agree((mask, value): (&Key, &Key), (other_mask, other_value): (&Key, &Key)) -> bool {
-    let masks = mask.octets().zip(other_mask.octets());
-    let values = value.octets().zip(other_value.octets());
+    let masks = mask.words().into_iter().zip(other_mask.words());
+    let values = value.words().into_iter().zip(other_value.words());
     masks
         .zip(values)
         .all(|((mask, other_mask), (a, b))| (a ^ b) & mask & other_mask == 0)

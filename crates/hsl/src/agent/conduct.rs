@@ -58,14 +58,12 @@ impl Agent {
             }
             Action::Flush { side, purpose } => self.flush(side, purpose)?,
             Action::Survey { ticket, .. } => {
-                let flows = self.shim.flows().into_iter();
-                let passed = flows.map(|(key, flow)| Parsed::flow(key, flow.swapped != 0));
+                let mut served = self.shim.served();
                 // What has just come and stays quiet may not be written down yet.
-                let quiet = self.conduct.accounting.iter().filter_map(|it| match it {
+                served.extend(self.conduct.accounting.iter().filter_map(|it| match it {
                     Account::Own(flow) => Some(*flow),
                     Account::Disown(_) => None,
-                });
-                let served = passed.chain(quiet).collect();
+                }));
                 self.feed(Input::Surveyed { ticket, served })?;
             }
             Action::Own(flows) => {

@@ -263,13 +263,21 @@ impl Programs {
         Ok(())
     }
 
+    fn accounted(&self) -> Vec<(Key, Flow)> {
+        self.all("ff_flows")
+            .unwrap_or_else(|_| self.flows.iter().flatten().collect())
+    }
+
+    /// What has gone on to the function, as the last packet of each flow side came.
+    pub fn served(&self) -> Vec<Parsed> {
+        let parsed = |(key, flow): (Key, Flow)| Parsed::flow(key, flow.swapped != 0);
+        self.accounted().into_iter().map(parsed).collect()
+    }
+
     /// Flow accounting: what has gone on to the function, by key.
     pub fn flows(&self) -> Vec<(Key, Flow)> {
-        let mut flows: std::collections::HashMap<Key, Flow> = self
-            .all("ff_flows")
-            .unwrap_or_else(|_| self.flows.iter().flatten().collect::<Vec<_>>())
-            .into_iter()
-            .collect();
+        let mut flows: std::collections::HashMap<Key, Flow> =
+            self.accounted().into_iter().collect();
         for slots in self.recent.iter().flatten() {
             for slot in slots.iter().filter(|slot| slot.packets > 0) {
                 if let Some(flow) = flows.get_mut(&slot.key) {

@@ -58,6 +58,8 @@ pub trait Shim {
     fn drop_count(&mut self, key: &Key) -> Result<(), BpfError>;
     /// Flows that have gone on to the function.
     fn flows(&self) -> Vec<(Key, Flow)>;
+    /// Which flow sides have gone on to the function, each as its last packet came.
+    fn served(&self) -> Vec<Parsed>;
     /// A flow is served here, before a packet of it has gone on. `now`: CLOCK_MONOTONIC in nanoseconds.
     fn own(&mut self, flow: &Parsed, now: u64) -> Result<(), BpfError>;
     /// Forget that a flow was served here.

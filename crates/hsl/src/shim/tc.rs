@@ -171,6 +171,10 @@ impl Shim for TcShim {
         self.programs.flows()
     }
 
+    fn served(&self) -> Vec<Parsed> {
+        self.programs.served()
+    }
+
     fn own(&mut self, flow: &Parsed, now: u64) -> Result<(), BpfError> {
         self.programs.own(flow, now)
     }
