@@ -53,6 +53,7 @@ class Flood:
     ) -> None:
         self._chain = chain
         self._stopped = "duration" not in more  # by us: it has no end of its own
+        self._patience = more.get("duration", 0.0) + 60.0  # seconds
         more.setdefault("duration", 3600.0)
         self._request = {"flows": flows, "rate": rate, "cpu": cpu, "frame": 58, **more}
         self._stop = probe.Control()
@@ -92,8 +93,8 @@ class Flood:
             self._stop.stop()
         with self._pool:
             if error is None:
-                self.sunk: probe.SinkReport = self._reports[0].result(timeout=60)
-                self.sent: probe.SendReport = self._reports[1].result(timeout=60)
+                self.sunk: probe.SinkReport = self._reports[0].result(self._patience)
+                self.sent: probe.SendReport = self._reports[1].result(self._patience)
 
 
 @dataclass(frozen=True)
