@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from handover_rig import Echo, Function
 from hsl_pcap import until
-from softnet import drops
+from softnet import dropped_on_the_way
 
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.hsl import HslError
@@ -147,7 +147,6 @@ class Cell:
             **fields,
         )
         self._stack = ExitStack()
-        self._drops = drops()
         self.play = play
         self.functions: dict[str, Function] = {}
         # What gathers until a controller is back goes in one burst; a port takes some hundreds.
@@ -155,6 +154,8 @@ class Cell:
         self.echo = Echo(bed, flows=FLOWS, rate=self.rate)
         #: Packets lost by the agents' account, and whether none may be (`None`: the fault knows).
         self.counted: int = 0
+        #: Packets that full queues have cost between hosts and instances, of those it sent or not.
+        self.dropped = 0
         self.exact: bool | None = True
 
     def __enter__(self) -> Self:
@@ -165,6 +166,8 @@ class Cell:
             self.bed.run("h1", ["ping", "-c1", "-W5", self.bed.hosts["h2"].ip4])
             if self._fault is not None:
                 self._fault.prepare(self, self._stack)
+            before = dropped_on_the_way(self.bed)
+            self._stack.callback(self._account, before)
             self._stack.enter_context(self.echo)
         except BaseException:
             self._stack.close()
@@ -358,10 +361,14 @@ class Cell:
             return False
         return True
 
-    @property
-    def surroundings(self) -> str:
-        """What else may have cost packets: the kernel's queues are everybody's."""
-        return f"full queues of this machine have cost {drops() - self._drops} packets, of anybody"
+    def _account(self, dropped_before: int) -> None:
+        """Behind the traffic: what others cost us. The kernel's queues are everybody's."""
+        with suppress(HslError, OSError):  # an agent is dead, in a cell that has failed
+            self.dropped = dropped_on_the_way(self.bed) - dropped_before - self._tried_again()
+
+    def _tried_again(self) -> int:
+        """Packets of these that agents wrote again."""
+        return sum(counters["refused"] for counters in self._counters())
 
     def told(self) -> int:
         """Packets that are lost by the handovers' account."""
@@ -369,9 +376,10 @@ class Cell:
 
     def lost(self) -> int:
         """Packets that the agents have counted as lost, restarts included."""
-        total = 0
+        return sum(counters["lost"] + counters["overflowed"] for counters in self._counters())
+
+    def _counters(self) -> Iterator[dict[str, int]]:
+        """The agents' counters, of each side."""
         for agent in self.platform.agents.values():
             with agent.client() as client:
-                for side in client.status()["counters"].values():
-                    total += side["lost"] + side["overflowed"]
-        return total
+                yield from client.status()["counters"].values()

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flowferry.testbed import Testbed, namespace
+
 #: How many frames a CPU's queue takes.
 LIMIT = Path("/proc/sys/net/core/netdev_max_backlog")
 #: What docs/hsl.md recommends; the kernel's own default is 1,000.
@@ -52,3 +54,24 @@ def drops() -> int:
     """Packets dropped because a CPU's queue was full, all CPUs, since the machine started."""
     lines = Path("/proc/net/softnet_stat").read_text().splitlines()
     return sum(int(line.split()[1], 16) for line in lines)
+
+
+def dropped_on_the_way(bed: Testbed) -> int:
+    """Packets that full queues in front of a testbed's own devices have cost, since it was built.
+
+    Hosts', instances' and switches' devices: receive queues of the kernel, which others may have
+    filled, and those of AF_XDP ports, whose switch did not get a CPU in time.
+    """
+    devices = [(one.namespace, one.dev) for one in bed.hosts.values()]
+    devices += [(one.namespace, dev) for one in bed.instances for dev in (one.up, one.down)]
+    for switch in bed.switches.values():
+        devices += [(bed.namespaces[switch.role], port) for port in switch.ports]
+    found = {space: namespace.call(space, _dropped) for space in {space for space, _ in devices}}
+    return sum(found[space][dev] for space, dev in devices)
+
+
+def _dropped() -> dict[str, int]:
+    """By device of the present namespace: the fourth figure of those received."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    named = (line.partition(":") for line in lines)
+    return {dev.strip(): int(figures.split()[3]) for dev, _, figures in named}

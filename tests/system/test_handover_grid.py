@@ -111,11 +111,10 @@ def judge(cell: Cell) -> int:
     if cell.exact is None:
         return int(lost)
     if cell.exact:
-        assert (lost, cell.counted) == (0, 0), cell.surroundings
-    else:
-        # A dead agent may not have heard that its last strays were taken: more is said to be lost
-        # than was, never less.
-        assert lost <= cell.counted, cell.surroundings
+        assert cell.counted == 0
+    # A dead agent may not have heard that its last strays were taken: more is said to be lost
+    # than was, never less.
+    assert lost <= cell.counted + cell.dropped, (lost, cell.counted, cell.dropped)
     return int(lost)
 
 
