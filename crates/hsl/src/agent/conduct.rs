@@ -11,8 +11,10 @@ use super::{Agent, AgentError, Marker, now};
 use crate::handover::{Action, Input, Purpose};
 use crate::key::{Key, Parsed, Side};
 
-/// Flow sides owned or disowned in one turn of the loop.
+/// Flow sides owned or disowned in one go, some 50 µs, and how long others have the CPU before the next:
+/// the agent goes before all that forwards packets, and nobody waits for its accounts but a PREPARE.
 const ACCOUNT_BATCH: usize = 64;
+const ACCOUNT_PAUSE_NS: u64 = 500_000;
 
 /// Whether a flow side is served here.
 enum Account {
@@ -29,6 +31,8 @@ pub(super) struct Conduct {
     pub(super) purposes: BTreeMap<u64, (Side, Purpose)>,
     /// Flow sides to be owned or disowned when there is time, in this order.
     accounting: VecDeque<Account>,
+    /// When the next of these are.
+    accounting_due_ns: u64,
     /// Number of the last list that was split over several frames.
     lists: u32,
 }
@@ -88,16 +92,26 @@ impl Agent {
 
     /// Repeats, deadlines, and what is left to account.
     pub(super) fn tick(&mut self) -> Result<(), AgentError> {
-        self.account(ACCOUNT_BATCH)?;
+        if self.accounting_due().is_some_and(|due| due <= now()) {
+            self.account(ACCOUNT_BATCH)?;
+            self.conduct.accounting_due_ns = now() + ACCOUNT_PAUSE_NS;
+        }
         if self.handovers.next_due().is_some_and(|due| due <= now()) {
             self.feed(Input::Tick)?;
         }
         Ok(())
     }
 
-    /// Whether something is to be done that no descriptor tells of.
-    pub(super) fn has_more_to_account(&self) -> bool {
-        !self.conduct.accounting.is_empty()
+    /// When more is to be accounted, if anything is.
+    fn accounting_due(&self) -> Option<u64> {
+        let waits = !self.conduct.accounting.is_empty();
+        waits.then_some(self.conduct.accounting_due_ns)
+    }
+
+    /// When something is to be done that no descriptor tells of, on CLOCK_MONOTONIC in nanoseconds.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let due = [self.handovers.next_due(), self.accounting_due()];
+        due.into_iter().flatten().min()
     }
 
     /// Write down which flow sides are served here and which are not any more, at most so many.

@@ -25,16 +25,14 @@ impl Agent {
         if self.busy && self.flushes.is_empty() && self.endpoint.only_keeps() {
             std::thread::sleep(GATHER);
         }
-        let pending = self.endpoint.has_writes()
-            || self.busy
-            || self.has_more_to_account()
-            || self.clients.values().any(Lines::has_more);
+        let pending =
+            self.endpoint.has_writes() || self.busy || self.clients.values().any(Lines::has_more);
         let most = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
             (true, _) => Duration::ZERO,
             (false, true) => REST,
             (false, false) => REST_AT_WORK,
         };
-        let due = self.handovers.next_due();
+        let due = self.next_due();
         let due = due.map(|due| Duration::from_nanos(due.saturating_sub(now())));
         let timeout = TimeSpec::from(due.map_or(most, |due| due.min(most)));
         let wait = |fd| PollFd::new(fd, PollFlags::POLLIN);
