@@ -16,8 +16,11 @@ from flowferry.controller.openflow import codec, tables
 from flowferry.controller.openflow.channel import Channel, SwitchError
 from flowferry.controller.openflow.codec import Change
 from flowferry.controller.openflow.listener import Listener
+from flowferry.controller.switchboard import Switchboard
 
 DEADLINE = 20.0
+#: Statistics of flows, the last part, without one.
+NO_ENTRIES = struct.pack("!HH4x", 1, 0)
 #: What it answers: an experimenter that it does not know; a table that is full.
 BAD_EXPERIMENTER, TABLE_FULL = struct.pack("!HH", 1, 3), struct.pack("!HH", 5, 1)
 
@@ -55,6 +58,8 @@ class Switch:
                 self.taken.append(body)
                 if len(self.taken) - 1 == self.refuses:
                     return codec.message(codec.ERROR, xid, TABLE_FULL + head)
+            case codec.MULTIPART_REQUEST:
+                return codec.message(codec.MULTIPART_REPLY, xid, NO_ENTRIES)
             case codec.BARRIER_REQUEST:
                 return codec.message(codec.BARRIER_REPLY, xid)
         return b""
@@ -120,5 +125,22 @@ def test_a_refused_entry_is_named_though_others_are_taken() -> None:
         with pytest.raises(SwitchError, match=rf"refused an entry \({where}\): .*full"):
             await channel.apply(found)
         assert len(switch.taken) == len(found)
+
+    run(case)
+
+
+def test_nobody_believes_to_know_what_a_switch_has_that_took_half_of_a_change() -> None:
+    async def case(switch: Switch, channel: Channel) -> None:
+        board = Switchboard({1: channel}, FIRST, lambda *_: None)
+        before = three().with_rule(Rule(1, "nf", parse("udp"), 100, 2))
+        board.want(before)
+        await board.greet(channel)
+        assert board.ready(1)
+        switch.refuses = len(switch.taken)
+        board.want(before.with_rule(Rule(2, "nf", parse("udp,tp_dst=80"), 200, 3)))
+        (failed,) = await board.sync([1])
+        assert "refused an entry" in failed
+        board.want(before)
+        assert await board.sync([1]) == ["switch 0x1 is not connected"]
 
     run(case)

@@ -123,8 +123,9 @@ class Switchboard:
             try:
                 switch.has = await self._align(channel, switch.has, owner)
             except SwitchError as error:
-                if "refused" not in str(error):
+                if "refused" not in str(error) or not channel.all_or_none:
                     # Nobody knows what it did: let it come again and be compared.
+                    switch.has = None
                     channel.close(str(error))
                 return str(error)
         return None

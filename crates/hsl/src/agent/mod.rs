@@ -306,6 +306,7 @@ impl Agent {
     }
 
     fn end(&mut self) -> Result<(), AgentError> {
+        self.account(usize::MAX)?; // for the agent that takes over
         self.shim.set_active(false);
         let _ = fs::remove_file(&self.config.socket);
         if let Some(path) = &self.config.function_socket {

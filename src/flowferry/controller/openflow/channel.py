@@ -161,6 +161,11 @@ class Channel:
         else:
             waiting.set_result(parts)
 
+    @property
+    def all_or_none(self) -> bool:
+        """Whether a refused change of entries has changed nothing: the switch knows bundles."""
+        return self._bundles
+
     # -- requests ------------------------------------------------------------------------------
 
     def packet_out(self, port: int, frame: bytes) -> None:
