@@ -46,6 +46,8 @@ FLOW = parse("udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=5,tp_dst=80")
 class Switch:
     """A switch that keeps its entries; `refuses` makes it refuse the next change."""
 
+    all_or_none = True
+
     def __init__(self, dpid: int) -> None:
         self.dpid, self.address = dpid, "test"
         self.entries_now: dict[tuple[int, int, Oxm], Entry] = {}
