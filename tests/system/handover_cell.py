@@ -364,7 +364,8 @@ class Cell:
     def _account(self, dropped_before: int) -> None:
         """Behind the traffic: what others cost us. The kernel's queues are everybody's."""
         with suppress(HslError, OSError):  # an agent is dead, in a cell that has failed
-            self.dropped = dropped_on_the_way(self.bed) - dropped_before - self._tried_again()
+            dropped = dropped_on_the_way(self.bed) - dropped_before - self._tried_again()
+            self.dropped = max(0, dropped)  # not all that is refused is dropped at a device
 
     def _tried_again(self) -> int:
         """Packets of these that agents wrote again."""
