@@ -1,32 +1,11 @@
 """What an agent does with packets that would come late: strays, and what it holds itself."""
 
-import struct
-from dataclasses import replace
-from ipaddress import IPv4Address
+from agent_cores import DESTINATION, PACKET, PART, SOURCE, Agent, prepare
 
-from flowferry import _native
-from flowferry.wire import (
-    CONTROLLER,
-    Command,
-    Counter,
-    Flags,
-    KeyRing,
-    Match,
-    Message,
-    Opener,
-    Peer,
-    Reason,
-    Report,
-    Sealer,
-    Side,
-)
+from flowferry.wire import Command, Counter, Flags, Message, Reason, Report, Side
 
-KEYS = KeyRing(1, bytes(32))
-PART, SOURCE, DESTINATION = 1 << 8 | 1, 1, 2
 FINAL = 0xFFFF_FFFF
 SECOND = 1_000_000_000
-ENDS = struct.pack("!HHHHBBH4s4s", 0x4500, 32, 0, 0, 64, 17, 0, bytes(4), bytes(4))
-PACKET = bytes(12) + b"\x08\x00" + ENDS + struct.pack("!HHHHI", 1, 2, 12, 0, 0)
 THROW_AWAY = Message(
     command=Command.ABORT,
     handover=PART,
@@ -39,41 +18,19 @@ class Destination:
     """An agent's cores, prepared as the destination of a part."""
 
     def __init__(self) -> None:
-        self._core = _native.HslInstance(DESTINATION, buffer_bytes=1 << 20)
-        self._sealer = Sealer(KEYS, sender=CONTROLLER, boot=1)
-        self._opener = _native.WireOpener(DESTINATION)
-        self._voice = _native.WireSealer(DESTINATION, 1)
-        self._ear = Opener(KEYS, own=CONTROLLER)
-        self.hear(
-            Message(
-                command=Command.PREPARE,
-                handover=PART,
-                match=Match(family=4, protocol=17),
-                sources=(SOURCE,),
-                destination=DESTINATION,
-                peers=(Peer(SOURCE, IPv4Address("192.0.2.1"), 7000),),
-                priority=1,
-                deadline_ms=1000,
-                settling_ms=1000,
-                strategy="direct",
-            )
-        )
-        self._core.connected("192.0.2.1:7000", 0)
+        self._agent = Agent(DESTINATION)
+        self._core = self._agent.core
+        self.hear(prepare(DESTINATION))
+        self._agent.link_to(SOURCE)
 
     def hear(self, message: Message, now: int = 0) -> list[str]:
         """The controller says something; what is done."""
-        self._take(message, now)
-        return [action[0] for action in self._core.actions()]
+        return [action[0] for action in self._agent.hear(message, now)]
 
     def answers(self, message: Message) -> list[Message]:
         """The controller says something; what it is answered."""
-        self._take(message, 0)
-        return self._said()
-
-    def _take(self, message: Message, now: int) -> None:
-        message = replace(message, to=DESTINATION)
-        frame, _ = self._sealer.seal(message, destination=bytes(6), source=bytes(6))
-        self._core.control(1, self._opener.open(KEYS, frame), now)
+        self._agent.take(self._agent.seal(message))
+        return self._agent.said()
 
     def start_over(self) -> None:
         """It was stopped for too long."""
@@ -94,16 +51,11 @@ class Destination:
         """Time has passed; what it says."""
         self._core.tick(now)
         self._core.settle(now)
-        return self._said()
-
-    def _said(self) -> list[Message]:
-        said = [action[2] for action in self._core.actions() if action[0] == "send"]
-        frames = [self._voice.seal(KEYS, one, bytes(6), bytes(6), 1500)[0] for one in said]
-        return [self._ear.open(frame) for frame in frames]
+        return self._agent.said()
 
     @property
     def phase(self) -> str | None:
-        return self._core.phase(PART)
+        return self._agent.phase
 
     def is_fenced(self, side: Side) -> None:
         """The source says that nothing is behind this."""

@@ -201,7 +201,8 @@ pub fn expand(low: u64, bits: u32, near: u64) -> u64 {
     if value > near && value - near > span / 2 && value >= span {
         value - span
     } else if near > value && near - value > span / 2 {
-        value + span
+        // Nothing stands beyond the greatest value; `near` came with a packet, and may be anything.
+        value.checked_add(span).unwrap_or(value)
     } else {
         value
     }

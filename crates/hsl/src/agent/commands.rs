@@ -138,6 +138,9 @@ impl Agent {
             }
             Request::Flows { limit } => Ok(self.flows(limit)),
             Request::Disown { flow } => api::flow(&flow).and_then(|flow| {
+                // Else one that waits to be owned would be owned again.
+                self.account(usize::MAX)
+                    .map_err(|error| error.to_string())?;
                 let gone = Side::ALL
                     .into_iter()
                     .try_for_each(|side| self.shim.disown(&flow.key.on(side)));
@@ -206,6 +209,7 @@ impl Agent {
             return Err("the agent is ending; start it again first".to_owned());
         }
         self.reach(role, peer.as_deref())?;
+        self.account_for(role)?;
         self.endpoint
             .hold(id, spec, now())
             .map_err(|error| error.to_string())?;
@@ -215,6 +219,7 @@ impl Agent {
 
     fn turn(&mut self, id: HoldId, role: Role, peer: Option<String>) -> Result<Value, String> {
         self.reach(role, peer.as_deref())?;
+        self.account_for(role)?;
         // First: what the endpoint sends on at once needs the address.
         let before = match peer {
             Some(address) => self.peers.of_hold.insert(id, address),
@@ -229,6 +234,12 @@ impl Agent {
                     .extend(before.map(|address| (id, address)));
                 error.to_string()
             })
+    }
+
+    /// What is served here passes a hold that arms, so the accounts have to be right.
+    fn account_for(&mut self, role: Role) -> Result<(), String> {
+        let most = if role == Role::Arm { usize::MAX } else { 0 };
+        self.account(most).map_err(|error| error.to_string())
     }
 
     /// Strays need somewhere to go, and nothing else does.

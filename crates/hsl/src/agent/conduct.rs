@@ -6,21 +6,11 @@ use std::net::SocketAddr;
 use flowferry_wire::{CONTROLLER, Command, Counter, DEFAULT_MTU, Message, Tlv, split};
 use serde_json::json;
 
+use super::accounts::{Account, Accounts, BATCH};
 use super::strays::{Sender, Taker};
 use super::{Agent, AgentError, Marker, now};
 use crate::handover::{Action, Input, Purpose};
-use crate::key::{Key, Parsed, Side};
-
-/// Flow sides owned or disowned in one go, some 50 µs, and how long others have the CPU before the next:
-/// the agent goes before all that forwards packets, and nobody waits for its accounts but a PREPARE.
-const ACCOUNT_BATCH: usize = 64;
-const ACCOUNT_PAUSE_NS: u64 = 500_000;
-
-/// Whether a flow side is served here.
-enum Account {
-    Own(Parsed),
-    Disown(Key),
-}
+use crate::key::Side;
 
 /// What the shell keeps for the handovers.
 #[derive(Default)]
@@ -29,10 +19,8 @@ pub(super) struct Conduct {
     records: VecDeque<(u64, SocketAddr, Vec<u8>)>,
     /// What the flushes under way are for.
     pub(super) purposes: BTreeMap<u64, (Side, Purpose)>,
-    /// Flow sides to be owned or disowned when there is time, in this order.
-    accounting: VecDeque<Account>,
-    /// When the next of these are.
-    accounting_due_ns: u64,
+    /// Flow sides to be owned or disowned when there is time.
+    accounts: Accounts,
     /// Number of the last list that was split over several frames.
     lists: u32,
 }
@@ -62,22 +50,11 @@ impl Agent {
             }
             Action::Flush { side, purpose } => self.flush(side, purpose)?,
             Action::Survey { ticket, .. } => {
-                let mut served = self.shim.served();
-                // What has just come and stays quiet may not be written down yet.
-                served.extend(self.conduct.accounting.iter().filter_map(|it| match it {
-                    Account::Own(flow) => Some(*flow),
-                    Account::Disown(_) => None,
-                }));
+                let served = self.conduct.accounts.settled(self.shim.served());
                 self.feed(Input::Surveyed { ticket, served })?;
             }
-            Action::Own(flows) => {
-                let flows = flows.into_iter().map(Account::Own);
-                self.conduct.accounting.extend(flows);
-            }
-            Action::Disown(keys) => {
-                let keys = keys.into_iter().map(Account::Disown);
-                self.conduct.accounting.extend(keys);
-            }
+            Action::Own(flows) => self.conduct.accounts.own(flows),
+            Action::Disown(keys) => self.conduct.accounts.disown(keys),
             Action::Tell(line) => self.tell_function(&line),
             Action::Step {
                 handover,
@@ -92,9 +69,9 @@ impl Agent {
 
     /// Repeats, deadlines, and what is left to account.
     pub(super) fn tick(&mut self) -> Result<(), AgentError> {
-        if self.accounting_due().is_some_and(|due| due <= now()) {
-            self.account(ACCOUNT_BATCH)?;
-            self.conduct.accounting_due_ns = now() + ACCOUNT_PAUSE_NS;
+        if self.conduct.accounts.due().is_some_and(|due| due <= now()) {
+            self.account(BATCH)?;
+            self.conduct.accounts.pause(now());
         }
         if self.handovers.next_due().is_some_and(|due| due <= now()) {
             self.feed(Input::Tick)?;
@@ -102,26 +79,20 @@ impl Agent {
         Ok(())
     }
 
-    /// When more is to be accounted, if anything is.
-    fn accounting_due(&self) -> Option<u64> {
-        let waits = !self.conduct.accounting.is_empty();
-        waits.then_some(self.conduct.accounting_due_ns)
-    }
-
     /// When something is to be done that no descriptor tells of, on CLOCK_MONOTONIC in nanoseconds.
     pub(super) fn next_due(&self) -> Option<u64> {
-        let due = [self.handovers.next_due(), self.accounting_due()];
+        let due = [self.handovers.next_due(), self.conduct.accounts.due()];
         due.into_iter().flatten().min()
     }
 
     /// Write down which flow sides are served here and which are not any more, at most so many.
     pub(super) fn account(&mut self, most: usize) -> Result<(), AgentError> {
         let time = now();
-        for _ in 0..most.min(self.conduct.accounting.len()) {
-            match self.conduct.accounting.pop_front() {
+        for _ in 0..most {
+            match self.conduct.accounts.take() {
                 Some(Account::Own(flow)) => self.shim.own(&flow, time)?,
                 Some(Account::Disown(key)) => self.shim.disown(&key)?,
-                None => {}
+                None => break,
             }
         }
         Ok(())

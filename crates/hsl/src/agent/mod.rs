@@ -4,6 +4,7 @@
 //! A single thread is what makes failing open sound: the heartbeat is written by the same loop
 //! that releases, so while it is fresh, no stale packet can be on its way out.
 
+mod accounts;
 pub mod api;
 mod commands;
 mod conduct;
@@ -15,6 +16,7 @@ mod function;
 mod lines;
 mod packets;
 mod peers;
+mod place;
 mod radio;
 mod recovery;
 mod rest;
@@ -30,7 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowferry_wire::{KeyRing, Opener, Sealer};
-use nix::sched::CpuSet;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
@@ -47,6 +48,7 @@ use flush::{FlushId, Flushes};
 use function::Channel;
 use lines::Lines;
 use peers::Peers;
+use place::Place;
 use radio::Radio;
 use start::{enter, keep_only_needed_rights, prefer_this_thread};
 pub use strays::certificate_name;
@@ -133,10 +135,7 @@ pub struct Agent {
     inspected_ns: u64,
     /// Device and inode of the network namespace's name.
     namespace: Option<(u64, u64)>,
-    /// The CPUs it may run on, whether it moved to one of them for a flow's sake, and when.
-    home: CpuSet,
-    away: bool,
-    moved_ns: u64,
+    place: Place,
 }
 
 /// Run an agent until `stop` becomes true or it is told to end; its last status. `ready` is called
@@ -317,7 +316,7 @@ impl Agent {
         }
         if self.stopping == Some(true) {
             let wiring = self.config.wiring().map_err(AgentError::Config)?;
-            Programs::detach(&wiring, &self.config.pins)
+            Programs::detach(&wiring, &self.config.pins, self.config.table_size)
                 .map_err(system("cannot take the programs off"))?;
         }
         Ok(())

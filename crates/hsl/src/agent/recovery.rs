@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Agent, AgentError, now};
 use crate::key::{Key, Side};
+use crate::shim::bpf::Replaced;
 use crate::shim::tap::VNET_HEADER;
 
 /// How long the flush may take before the counts are believed without it.
@@ -29,6 +30,22 @@ impl Agent {
             );
         }
         Ok(())
+    }
+
+    /// At the start: count what an agent with tables of another size held, if it can be told.
+    pub(super) fn take_the_place_of(&mut self, replaced: &Replaced) {
+        self.took_over = replaced.held;
+        self.lost += replaced.held.unwrap_or(0);
+        let lost = replaced.held.map_or_else(
+            || {
+                "what it held, if it was not stopped in order, is lost and cannot be counted"
+                    .to_owned()
+            },
+            |packets| format!("{packets} packets that it held are lost"),
+        );
+        eprintln!(
+            "flowferry hsl: replaced the programs of an agent of another version or `table_size`; {lost}"
+        );
     }
 
     /// While running: throw away what is late and begin a new epoch.
@@ -59,7 +76,7 @@ impl Agent {
                 self.shim.trip(); // the TAP went again; these are counted here all the same
             }
             let told = self.unseen.remove(&key).unwrap_or(0);
-            outstanding.push((key, late + count.overflowed - told));
+            outstanding.push((key, count.late() - told));
         }
         let time = now();
         let lost = self.endpoint.discard(&outstanding, why, time);

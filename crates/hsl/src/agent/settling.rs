@@ -1,19 +1,13 @@
 //! When a flow is free again, and which packets never will be.
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-
 use super::{Agent, AgentError, Wait, api, now};
 use crate::endpoint::State;
 use crate::key::{Key, Side};
-use crate::shim::shared::Count;
 
 /// Flows looked at in one turn for whether they have settled.
 const BATCH: usize = 512;
 /// A count that stands still for this long while nothing is queued has lost packets.
 const AUDIT_NS: u64 = 50_000_000;
-/// How long the agent stays on a CPU that it moved to.
-const STAY_NS: u64 = 5_000_000;
 
 impl Agent {
     /// Find flows that are free again, and packets that will never be.
@@ -33,7 +27,7 @@ impl Agent {
             );
         }
         if let Some(count) = self.endpoint.writes().and_then(|key| self.shim.count(key)) {
-            self.follow(&count, time);
+            self.place.suit(&count, true, time);
         }
         if self.settling.is_empty() {
             self.settling = self.endpoint.draining().into();
@@ -48,7 +42,7 @@ impl Agent {
             };
             let quiet = time.saturating_sub(count.released_ns) > self.config.settle_us * 1_000;
             if !quiet || count.outstanding > 0 {
-                self.follow(&count, time);
+                self.place.suit(&count, false, time);
             }
             if count.outstanding <= 0 {
                 self.still.remove(&key);
@@ -83,7 +77,7 @@ impl Agent {
             if std::mem::take(&mut self.active) {
                 self.rest()?;
             }
-            self.move_home();
+            self.place.leave();
         } else {
             self.notice_full_table(time)?;
         }
@@ -136,31 +130,6 @@ impl Agent {
             let _ = self.endpoint.abort(id, why, time);
         }
         Ok(())
-    }
-
-    /// Release from the CPU on which the flow arrives. The programs let a flow on to the fast path
-    /// there, or when its last release is a while ago; without steering released packets come
-    /// in on *our* CPU, and a busy flow that arrives on another one leaves no such while.
-    fn follow(&mut self, count: &Count, time: u64) {
-        let cpu = count.captured_cpu as usize;
-        let there = count.released == 0 || count.cpu == count.captured_cpu;
-        let allowed = self.home.is_set(cpu).unwrap_or(false);
-        if there || !allowed || time.saturating_sub(self.moved_ns) < STAY_NS {
-            return;
-        }
-        self.moved_ns = time;
-        self.away = true;
-        let mut only = CpuSet::new();
-        // Where that is not allowed, or the CPU has gone, the flow settles in its first pause.
-        let _ = only
-            .set(cpu)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
-    }
-
-    fn move_home(&mut self) {
-        if std::mem::take(&mut self.away) {
-            let _ = sched_setaffinity(Pid::from_raw(0), &self.home);
-        }
     }
 
     fn stands_still(&mut self, key: Key, captured: u64, released: u64, time: u64) -> bool {

@@ -10,9 +10,7 @@ use std::path::Path;
 
 use flowferry_tls::Identity;
 use flowferry_wire::{KeyRing, Opener, Sealer};
-use nix::sched::sched_getaffinity;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
 
 use super::conduct::Conduct;
 use super::config::{Config, Kind};
@@ -20,6 +18,7 @@ use super::error::{AgentError, system};
 use super::failpoint::{self, Failpoint};
 use super::flush::Flushes;
 use super::peers::{Peers, Refusals};
+use super::place::Place;
 use super::radio::Radio;
 use super::{Agent, Flight, Trust, function, identity, now};
 use crate::endpoint::Endpoint;
@@ -67,7 +66,7 @@ impl Agent {
             timeout: config.heartbeat_timeout_ms * 1_000_000,
             settle: config.settle_us * 1_000,
         };
-        let shim = TcShim::attach(
+        let mut shim = TcShim::attach(
             wiring,
             config.attach,
             &config.pins,
@@ -75,6 +74,7 @@ impl Agent {
             clocks,
             marks,
         )?;
+        let replaced = shim.replaced.take();
         let mut agent = Agent {
             shim: Box::new(shim),
             endpoint,
@@ -109,13 +109,14 @@ impl Agent {
             stalled_ns: 0,
             inspected_ns: started_ns,
             namespace: identity(&config),
-            home: sched_getaffinity(Pid::from_raw(0))
+            place: Place::here()
                 .map_err(|error| system("cannot tell which CPUs to run on")(error.into()))?,
-            away: false,
-            moved_ns: 0,
             config,
         };
         agent.take_over()?;
+        if let Some(replaced) = replaced {
+            agent.take_the_place_of(&replaced);
+        }
         for side in Side::ALL {
             agent.table_full += agent.shim.counters(side)?.table_full;
         }

@@ -46,11 +46,7 @@ impl Handovers {
                 part.named_ns = now;
             }),
         }
-        if let Some(epoch) = message.epoch().filter(|it| *it != self.settings.epoch) {
-            let why = format!(
-                "the agent is in epoch {}, not {epoch}; ask for its status",
-                self.settings.epoch
-            );
+        if let Some(why) = self.is_of_another_epoch(&message) {
             return self.refuse(id, asked, Reason::WrongEpoch, &why);
         }
         match message.command {
@@ -111,6 +107,22 @@ impl Handovers {
                     self.refuse(id, asked, Reason::UnknownHandover, &why);
                 }
             }
+        }
+    }
+
+    /// Why a message does not mean the agent as it is now. A PREPARE that quotes no epoch may be of any:
+    /// recorded, and sent again to an agent that has started anew and knows nothing.
+    fn is_of_another_epoch(&self, message: &Message) -> Option<String> {
+        let own = self.settings.epoch;
+        match message.epoch() {
+            Some(epoch) if epoch == own => None,
+            Some(epoch) => Some(format!(
+                "the agent is in epoch {own}, not {epoch}; ask for its status"
+            )),
+            None if message.command == Command::Prepare => Some(format!(
+                "it does not quote the agent's epoch, {own}; ask for its status"
+            )),
+            None => None,
         }
     }
 

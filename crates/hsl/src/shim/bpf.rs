@@ -18,6 +18,7 @@ use super::batch::read_all;
 use super::control::ControlPage;
 use super::error::BpfError;
 use super::hook::{self, Attachment, hook};
+use super::layout;
 use super::shared::{Count, Counters, Flow, FlowMode, Mode, RULES_PER_SIDE, Recent, Rule};
 use super::tap::Tap;
 use crate::key::{Key, Parsed, Side};
@@ -28,8 +29,6 @@ static OBJECTS: [&[u8]; 2] = [
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hsl1.bpf.o")),
 ];
 
-/// Part of the pin path; to be raised with every change of a map's layout.
-const LAYOUT: &str = "v1";
 /// Insert only where there is no entry (`linux/bpf.h`).
 const BPF_NOEXIST: u64 = 1;
 
@@ -44,12 +43,20 @@ pub struct Interfaces {
     pub tap: String,
 }
 
+/// Another agent's programs and maps were taken away.
+pub struct Replaced {
+    /// Packets that it held, which are lost; `None` if its maps cannot be read.
+    pub held: Option<u64>,
+}
+
 /// The loaded programs of both sides and their maps.
 pub struct Programs {
     sides: [Ebpf; 2],
     interfaces: [Interfaces; 2],
     attachment: Attachment,
     pins: PathBuf,
+    /// Pins of another version, or of tables of another size.
+    replaced: Vec<PathBuf>,
     /// The page shared with the programs.
     pub control: ControlPage,
     flows: HashMap<MapData, Key, Flow>,
@@ -70,7 +77,8 @@ impl Programs {
         pins: &Path,
         table_size: u32,
     ) -> Result<Programs, BpfError> {
-        let pins = pins.join(LAYOUT);
+        let own = layout::directory(pins, table_size);
+        let (replaced, pins) = (layout::others(pins, &own), own);
         fs::create_dir_all(&pins).map_err(|source| BpfError::Pin {
             path: pins.clone(),
             source,
@@ -99,6 +107,7 @@ impl Programs {
             interfaces,
             attachment,
             pins,
+            replaced,
             control,
             bank: [0; 2],
         };
@@ -180,8 +189,38 @@ impl Programs {
         Ok(tap)
     }
 
+    /// Take away what an agent of another version left, or one with tables of another size, if there
+    /// was one. These programs have to be attached: those of the other, without an agent, let everything
+    /// on, before these see it or instead of them, and so no packet is lost.
+    pub fn replace(&mut self) -> io::Result<Option<Replaced>> {
+        if self.replaced.is_empty() {
+            return Ok(None);
+        }
+        let held = self.replaced.iter().map(|pins| layout::held(pins)).sum();
+        for pins in std::mem::take(&mut self.replaced) {
+            fs::remove_dir_all(pins)?;
+        }
+        Ok(Some(Replaced { held }))
+    }
+
+    /// Undo [`Programs::attach`] where there was nothing before; what another version left stays.
+    pub fn withdraw(&self) -> io::Result<()> {
+        if self.replaced.is_empty() {
+            Programs::unhook(&self.interfaces);
+        }
+        fs::remove_dir_all(&self.pins)
+    }
+
     /// Take every program off and every pin away. Traffic of the veth shim stops with it.
-    pub fn detach(interfaces: &[Interfaces; 2], pins: &Path) -> io::Result<()> {
+    pub fn detach(interfaces: &[Interfaces; 2], pins: &Path, table_size: u32) -> io::Result<()> {
+        Programs::unhook(interfaces);
+        match fs::remove_dir_all(layout::directory(pins, table_size)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn unhook(interfaces: &[Interfaces; 2]) {
         for each in interfaces {
             for name in [Some(&each.outer), each.inner.as_ref()]
                 .into_iter()
@@ -189,10 +228,6 @@ impl Programs {
             {
                 hook::unhook(name);
             }
-        }
-        match fs::remove_dir_all(pins.join(LAYOUT)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
         }
     }
 

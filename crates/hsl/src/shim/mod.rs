@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod control;
 pub mod error;
 mod hook;
+mod layout;
 pub mod shared;
 pub mod tap;
 pub mod tc;

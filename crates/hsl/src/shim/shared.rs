@@ -85,6 +85,13 @@ pub struct Count {
     pub overflowed: u64,
 }
 
+impl Count {
+    /// Packets that were captured, or should have been, and that no agent will let through.
+    pub fn late(&self) -> u64 {
+        self.outstanding.max(0) as u64 + self.overflowed
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Rule {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::bpf::{Interfaces, Programs};
+use super::bpf::{Interfaces, Programs, Replaced};
 use super::error::BpfError;
 use super::hook::Attachment;
 use super::shared::{Count, Counters, Flow, Mode, Rule};
@@ -29,6 +29,8 @@ pub struct Clocks {
 /// Either BPF shim; which one, the interfaces say.
 pub struct TcShim {
     programs: Programs,
+    /// What stood here before, of another version or with tables of another size.
+    pub replaced: Option<Replaced>,
     /// `None` only while one is being made anew.
     taps: [Option<Tap>; 2],
     /// Held for as long as this shim is: one agent an instance.
@@ -48,7 +50,6 @@ impl TcShim {
         marks: (u32, u32),
     ) -> Result<TcShim, BpfError> {
         let lock = lock(pins)?;
-        let names = interfaces.clone();
         let mut programs = Programs::attach(interfaces, attachment, pins, table_size)?;
         let first = programs.control.epoch() == 0;
         programs.control.trip();
@@ -56,12 +57,17 @@ impl TcShim {
         let taps = Side::ALL.map(|side| programs.open_tap(side));
         let [Ok(upstream), Ok(downstream)] = taps else {
             if first {
-                let _ = Programs::detach(&names, pins); // what failed is said below
+                let _ = programs.withdraw(); // what failed is said below
             }
             return Err(taps.into_iter().find_map(Result::err).expect("one of them"));
         };
+        let replaced = programs.replace().map_err(|source| BpfError::Pin {
+            path: pins.to_owned(),
+            source,
+        })?;
         Ok(TcShim {
             programs,
+            replaced,
             taps: [Some(upstream), Some(downstream)],
             clocks,
             _lock: lock,

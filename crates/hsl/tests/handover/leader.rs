@@ -94,7 +94,8 @@ impl Leader {
                 }))
                 .with(Tlv::Deadline(500))
                 .with(Tlv::Settling(self.settling_ms))
-                .with(Tlv::Strategy("direct".to_owned()));
+                .with(Tlv::Strategy("direct".to_owned()))
+                .with(Tlv::Epoch(world.instances[at].epoch()));
             if self.one_way {
                 prepare = prepare.with(Tlv::Side(WireSide::Upstream));
             }

@@ -350,6 +350,7 @@ fn a_match_of_its_own_for_the_downstream_side_is_refused() {
     let mut prepare = Message::new(Command::Prepare, HANDOVER, number(SOURCE));
     prepare.sequence = 1;
     let prepare = prepare
+        .with(Tlv::Epoch(instance.epoch()))
         .with(Tlv::Match(Match::default()))
         .with(Tlv::DownstreamMatch(Match::default()))
         .with(Tlv::Source(number(SOURCE)))
