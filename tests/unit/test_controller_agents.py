@@ -16,6 +16,7 @@ from flowferry.controller.strategies.base import (
 from flowferry.wire import (
     Command,
     InReplyTo,
+    Match,
     Message,
     Opener,
     Sealer,
@@ -109,5 +110,42 @@ def test_an_agent_that_was_restarted_is_dead_before_it_is_heard(
         await settle()
         kinds = [type(event) for event in Script.made[0].events]
         assert kinds == [Received, InstanceDead, Received]
+
+    run(case)
+
+
+def test_nothing_is_prepared_for_an_epoch_that_nobody_has_reported(
+    run: Callable[[Case], None],
+) -> None:
+    """The agent is asked for it instead, also if it is another process than the one that did."""
+
+    async def case(world: World) -> None:
+        service = await world.up()
+        prepare = Message(
+            command=Command.PREPARE, handover=1 << 8 | 1, match=Match(), sources=(1,),
+            destination=2, priority=1, deadline_ms=100, strategy="direct",
+        )  # fmt: skip
+        opener = Opener(KEYS, own=2)
+
+        def sends() -> list[tuple[Command, int | None]]:
+            before = len(world.switches[1].sent)
+            numbers = service.agents.send(2, None, prepare)
+            said = [opener.open(frame) for _, frame in world.switches[1].sent[before:]]
+            assert numbers == [one.sequence for one in said if one.command is Command.PREPARE]
+            return [(one.command, one.epoch) for one in said]
+
+        def says(boot: int, message: Message) -> None:
+            sealer = Sealer(KEYS, sender=2, boot=boot)
+            frame, _ = sealer.seal(message, destination=bytes(6), source=bytes(6))
+            packet = PacketIn(0, 12, 0, 0, len(frame), frame)
+            service.agents.on_packet(cast(Channel, world.switches[1]), packet)
+
+        assert sends() == [(Command.QUERY, None)]
+        says(1, Message(command=Command.STATUS, counts={}, epoch=7))
+        assert sends() == [(Command.PREPARE, 7)]
+        says(2, Message(command=Command.IMPORTED, handover=1 << 8 | 1))
+        assert sends() == [(Command.QUERY, None)]
+        says(3, Message(command=Command.STATUS, counts={}, epoch=9))
+        assert sends() == [(Command.PREPARE, 9)]
 
     run(case)

@@ -1,6 +1,7 @@
-"""Entries on a switch that knows no bundles: in their order, one by one, closed by a barrier."""
+"""Entries on a switch that knows no bundles: in their order, step by step."""
 
 import asyncio
+import itertools
 import logging
 import socket
 import struct
@@ -30,10 +31,15 @@ class Switch:
 
     def __init__(self) -> None:
         self.asked_for_bundles = 0
-        #: Entry changes behind each other, as bytes without their transaction ids.
-        self.taken: list[bytes] = []
+        #: Entry changes between barriers, as bytes without their transaction ids.
+        self.steps: list[list[bytes]] = [[]]
         #: The number of the change that it refuses, from 0.
         self.refuses: int | None = None
+
+    @property
+    def taken(self) -> list[bytes]:
+        """Entry changes behind each other."""
+        return [one for step in self.steps for one in step]
 
     async def serve(self, address: tuple[str, int]) -> None:
         reader, writer = await asyncio.open_connection(*address)
@@ -55,12 +61,13 @@ class Switch:
                 self.asked_for_bundles += 1
                 return codec.message(codec.ERROR, xid, BAD_EXPERIMENTER + head)
             case codec.FLOW_MOD:
-                self.taken.append(body)
+                self.steps[-1].append(body)
                 if len(self.taken) - 1 == self.refuses:
                     return codec.message(codec.ERROR, xid, TABLE_FULL + head)
             case codec.MULTIPART_REQUEST:
                 return codec.message(codec.MULTIPART_REPLY, xid, NO_ENTRIES)
             case codec.BARRIER_REQUEST:
+                self.steps.append([])
                 return codec.message(codec.BARRIER_REPLY, xid)
         return b""
 
@@ -113,6 +120,26 @@ def test_entries_come_in_their_order_and_nobody_asks_for_a_bundle_again() -> Non
             await channel.apply(found)
             assert switch.taken == as_sent(found) * times
         assert switch.asked_for_bundles == 1
+
+    run(case)
+
+
+def test_a_barrier_stands_wherever_the_order_matters() -> None:
+    """A switch may take what comes between two barriers in any order."""
+
+    def of_one_step(change: Change) -> tuple[bool, int, int]:
+        return change.remove, change.entry.table, change.entry.priority
+
+    async def case(switch: Switch, channel: Channel) -> None:
+        found = changes()
+        await channel.apply(found)
+        assert switch.steps == [*([one] for one in as_sent(found)), []]
+        switch.steps = [[]]
+        whole = tables.changes({}, tables.entries(three(), FIRST)[1])
+        await channel.apply(whole)
+        steps = [as_sent(list(step)) for _, step in itertools.groupby(whole, of_one_step)]
+        assert len(steps) > 4
+        assert switch.steps == [*steps, []]
 
     run(case)
 

@@ -55,6 +55,7 @@ class Pulse:
     missed: int = 0
     #: Whether the last that others were told of it is that it is there.
     there: bool = False
+    #: Of its process as it is now, once that has reported it.
     epoch: int | None = None
     #: Of its process: a greater one is another process, which knows nothing of what was under way.
     boot: int | None = None
@@ -119,13 +120,19 @@ class Agents:
 
         Without a side it goes to whichever side's switch is there, and repeats (flag `RETRY`)
         alternate between the sides, so that no dead link stands in the way for ever.
+        A PREPARE quotes the agent's epoch; while that is not known, the agent is asked for it.
         """
         instance = self._model().instances.get(number)
         if instance is None:
             return []
-        if message.command is Command.PREPARE and (pulse := self.pulses.get(number)):
+        if message.command is Command.PREPARE:
             # Recorded, and sent again to an agent that was restarted, it is refused.
-            message = replace(message, epoch=pulse.epoch)
+            epoch = self.pulses.get(number, Pulse()).epoch
+            if epoch is None:
+                # It asks for this again soon (`strategies.requests`), when the answer is here.
+                self.send(number, side, Message(command=Command.QUERY, flags=message.flags))
+                return []
+            message = replace(message, epoch=epoch)
         sides = self._sides(instance, side, bool(message.flags & Flags.RETRY))
         for one in sides:
             group = self._model().groups[instance.group]
@@ -213,6 +220,7 @@ class Agents:
         before, pulse.boot = pulse.boot, message.boot
         if before not in (None, message.boot):
             # Before it is heard: it would answer for the one that has died.
+            pulse.epoch = None
             self._dead(instance, pulse, RESTARTED)
         if message.command is Command.STATUS:
             epoch, pulse.epoch = pulse.epoch, message.epoch or pulse.epoch

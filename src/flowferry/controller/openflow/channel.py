@@ -2,8 +2,8 @@
 
 A request is known by its transaction id; the answer or the error with that id ends it. Entries
 change in a bundle, all or none, where the switch knows bundles (ONF extension 230), and otherwise
-one by one, closed by a barrier. That a change was accepted says nothing about when packets follow
-it: see docs/controller.md.
+step by step, with barriers between. That a change was accepted says nothing about when packets
+follow it: see docs/controller.md.
 """
 
 from __future__ import annotations
@@ -196,7 +196,13 @@ class Channel:
             await self._commit(changes)
             return
         sent = {self._next(): change for change in changes}
-        self._send(b"".join(codec.flow_mod(xid, change) for xid, change in sent.items()))
+        step = None
+        for xid, change in sent.items():
+            before, step = step, _step(change)
+            if before not in (None, step):
+                # Without it a switch may take them in any order (§6.2). Nobody waits for it.
+                self._send(codec.message(codec.BARRIER_REQUEST, self._next()))
+            self._send(codec.flow_mod(xid, change))
         await self.barrier()
         self._raise_refused(sent)
 
@@ -262,6 +268,11 @@ class Channel:
     def _next(self) -> int:
         self._xid = self._xid % 0xFFFFFFFF + 1
         return self._xid
+
+
+def _step(change: Change) -> tuple[bool, int, int]:
+    """Changes of one step may come in any order: none of them takes another's packets."""
+    return change.remove, change.entry.table, change.entry.priority
 
 
 def _incompatible(xid: int) -> bytes:
