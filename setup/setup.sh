@@ -25,8 +25,13 @@ export PYTHON
 
 # sudo may have dropped the user's own path.
 command -v cargo >/dev/null || PATH="$PATH:$HOME/.cargo/bin"
-command -v cargo >/dev/null || fail "Rust is missing; install Rust $RUST_NEEDED or newer with rustup"
-RUST_HAVE=$(rustc --version | cut -d' ' -f2)
+for program in cargo rustc; do
+  command -v "$program" >/dev/null ||
+    fail "Rust is missing (no $program); install Rust $RUST_NEEDED or newer with rustup (https://rustup.rs)"
+done
+RUST_HAVE=$(rustc --version 2>/dev/null | cut -d' ' -f2) || RUST_HAVE=
+[[ $RUST_HAVE =~ ^[0-9]+\.[0-9]+ ]] ||
+  fail "rustc says no version, 'rustc --version' shows why; Rust $RUST_NEEDED or newer is needed (rustup default stable)"
 [ "$(printf '%s\n' "$RUST_NEEDED" "$RUST_HAVE" | sort -V | head -1)" = "$RUST_NEEDED" ] ||
   fail "Rust $RUST_HAVE is too old; update to $RUST_NEEDED or newer (rustup update)"
 

@@ -14,6 +14,7 @@ from flowferry.bench.arms import preferred
 from flowferry.bench.catalogue import EXPERIMENTS
 from flowferry.bench.report import Report
 from flowferry.bench.settings import Settings
+from flowferry.cli import ending
 from flowferry.controller import ControllerError
 from flowferry.hsl import HslError
 from flowferry.probe import ProbeError
@@ -65,7 +66,7 @@ def bench(name: str, out: Path, quick: bool, only: str, passes: int | None, as_j
     reports = []
     try:
         _require(any(experiment.switches for experiment in chosen))
-        with preferred():
+        with ending.in_order(), preferred():
             for experiment in chosen:
                 report = experiment.run(settings)
                 if not report.cases:

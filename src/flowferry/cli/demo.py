@@ -1,21 +1,17 @@
 """`flowferry demo`: live flows on the move, with a verdict, a report and a picture."""
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import click
 from rich.console import Console
 
+from flowferry.cli import ending
 from flowferry.controller import ControllerError
 from flowferry.demo import Demo, Outcome, plan, play
 from flowferry.hsl import HslError
@@ -55,7 +51,7 @@ def demo(moves: int, function: str, out: Path, name: str | None, as_json: bool) 
     try:
         preflight.require()
         out.mkdir(parents=True, exist_ok=True)
-        with _ended_in_order():
+        with ending.in_order():
             it = Demo(function, plan(moves))
             outcome = _play(replace(it, name=name) if name else it, out, as_json)
     except (TestbedError, HslError, ControllerError, ProbeError) as error:
@@ -85,25 +81,3 @@ def _play(it: Demo, out: Path, as_json: bool) -> Outcome:
         picture.draw(it, outcome, Path(scratch) / "timeline", Path(files["picture"]))
     Path(files["report"]).write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
     return outcome
-
-
-class _Ended(SystemExit):
-    """The demo was told to end; everything is taken down on the way out."""
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Ctrl-C and SIGTERM unwind the demo once; repeating them cannot cut the cleaning short."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def end(number: int, _: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise _Ended(128 + number)
-
-    before: dict[signal.Signals, Any] = {each: signal.signal(each, end) for each in numbers}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -1,6 +1,7 @@
 """`flowferry hsl`: run an agent, and talk to one."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def asks(command: Callable[Concatenate[Client, P], None]) -> Callable[..., None]
     @click.option(
         "--socket",
         metavar="PATH",
-        type=click.Path(path_type=Path),
+        type=click.Path(readable=False, path_type=Path),  # who may not is told by the client
         help="The agent's socket, if it belongs to no testbed.",
     )
     @wraps(command)
@@ -149,6 +150,8 @@ def run(
         if check:
             view.answer(as_json, {"file": str(file), "ok": True}, f"{file or name}: ok")
             return
+        if os.geteuid() != 0:
+            raise HslError("this needs root; run it as root (sudo)")
         if not as_json:
             click.echo(f"agent of {config.instance.name} on {config.socket}", err=True)
         status = foreground.run(config)

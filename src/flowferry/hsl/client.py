@@ -29,6 +29,11 @@ class Client:
         self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(self.path))
+        except PermissionError:
+            self._socket.close()
+            raise HslError(
+                f"the agent's socket {self.path} is its owner's alone; run this as root (sudo)"
+            ) from None
         except OSError as error:
             self._socket.close()
             raise HslError(

@@ -8,6 +8,7 @@ and can be cleaned up by name (`flowferry testbed down --name …`) when their p
 """
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,9 @@ class Bare(Commands):
         self._failpoint = failpoint
         self._run: Run | None = None
 
+    @abstractmethod
     def _build(self, run: Run) -> None:
-        raise NotImplementedError
+        """Make everything in the name of `run`."""
 
     def __enter__(self) -> Self:
         """Build everything; if that fails, nothing is left and the error is raised."""

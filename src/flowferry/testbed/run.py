@@ -26,6 +26,7 @@ from typing import Any
 from flowferry.testbed import cgroup, namespace, process
 from flowferry.testbed.errors import TestbedError
 from flowferry.testbed.process import ProcessIdentity, Stream
+from flowferry.testbed.uncut import uncut
 
 ROOT = Path("/run/flowferry")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -310,6 +311,7 @@ class Run:
 
     # -- unmaking ------------------------------------------------------------------------------
 
+    @uncut()
     def undo(self) -> None:
         """Remove everything the run made. Idempotent; safe after a crash at any point."""
         if not self._lock_to_undo():
@@ -318,6 +320,7 @@ class Run:
         self._end_processes(entries)
         for entry in reversed(entries):
             if entry["kind"] == "mount":
+                _unpin(Path(entry["path"]))
                 # Not mounted any more, or never was: that is what is wanted.
                 with suppress(OSError):
                     namespace.unmount(Path(entry["path"]))
@@ -375,3 +378,13 @@ class Run:
             found = namespace.Identity.of(name)
             if found is not None and (name not in made or made[name] == found):
                 namespace.remove(name)
+
+
+def _unpin(directory: Path) -> None:
+    """Remove pins one by one: who looks at their file system keeps it, unmounted or not."""
+    for pin in sorted(directory.rglob("*"), reverse=True):
+        with suppress(OSError):
+            if pin.is_dir():
+                pin.rmdir()
+            else:
+                pin.unlink()

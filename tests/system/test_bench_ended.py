@@ -1,0 +1,60 @@
+"""`flowferry bench` that is told to end: it takes down what it has built, and says how it ended."""
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hsl_pcap import until
+
+from flowferry.testbed import TestbedError
+from flowferry.testbed.machine import Machine
+from flowferry.testbed.run import Run, names
+
+BENCH = [sys.executable, "-c", "from flowferry.cli import main; main()", "bench"]
+
+
+def runs_of(pid: int, step: str) -> list[str]:
+    """Runs that a process has made, as far as this entry of their journal at least."""
+    found = []
+    for name in names():
+        with suppress(TestbedError):  # somebody else's, and gone
+            entries = list(Run.reopen(name).journal())
+            owned = any(each["kind"] == "run" and each["pid"] == pid for each in entries)
+            if owned and any(each["kind"] == step for each in entries):
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (signal.SIGTERM, "netns-made"),  # half built
+        (signal.SIGTERM, "process"),
+        (signal.SIGINT, "complete"),
+    ],
+)
+def test_ended_in_the_middle_it_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, step: str
+) -> None:
+    before = Machine.now()
+    bench = subprocess.Popen(
+        [*BENCH, "capture", "--quick", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: bool(runs_of(bench.pid, step)), f"{step} in a journal", seconds=60)
+        (name,) = runs_of(bench.pid, step)
+        bench.send_signal(number)
+        bench.send_signal(number)  # the impatient press twice
+        said, error = bench.communicate(timeout=60)
+    finally:
+        bench.kill()
+        bench.wait()
+    assert (bench.returncode, said, error) == (128 + number, "", "")
+    assert not Machine.now().beyond(before, name)
+    assert list(tmp_path.iterdir()) == []
