@@ -1,5 +1,6 @@
 """Run seeds: `python tests/simulation SEED [--trace]` replays one, `... FIRST LAST` tries many."""
 
+import argparse
 import sys
 import time
 from collections import Counter
@@ -39,10 +40,18 @@ def many(first: int, last: int) -> bool:
 
 def main() -> int:
     """Read the command line."""
-    seeds = [int(word) for word in sys.argv[1:] if word.isdigit()]
-    if len(seeds) == 1:
-        return replay(seeds[0], "--trace" in sys.argv)
-    return many(*seeds)
+    parser = argparse.ArgumentParser(
+        prog="tests/simulation", description="Replay one seed, or run all from FIRST up to LAST."
+    )
+    parser.add_argument("first", type=int, metavar="FIRST", help="the seed, or the first of many")
+    parser.add_argument("last", type=int, metavar="LAST", nargs="?", help="not run any more")
+    parser.add_argument("--trace", action="store_true", help="show what happens to the one seed")
+    asked = parser.parse_args()
+    if asked.last is None:
+        return replay(asked.first, asked.trace)
+    if asked.trace or asked.last <= asked.first:
+        parser.error("LAST has to be greater than FIRST, and --trace is for one seed")
+    return many(asked.first, asked.last)
 
 
 if __name__ == "__main__":

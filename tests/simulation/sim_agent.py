@@ -200,8 +200,11 @@ class Agent:
             self._waiting.append(lambda: self._flushed(side, flush, life))
         if not self.runs or life != self._life:
             return
-        # Whatever was captured before the flush has been read before it is answered.
+        # Before it is answered, what was written before the flush is through, and what was captured
+        # has been read.
         if not self.hasty:
+            while (frame := self.core.second_pass(side)) is not None:
+                self._process(frame)
             while self.core.read(side, 1_000, self._clock.now):
                 pass
         self.core.flushed(flush, self._clock.now)

@@ -168,6 +168,13 @@ class Controller:
 
     def _send(self, action: Send) -> None:
         message = action.message
+        if message.command is Command.PREPARE:
+            epoch = self._pulses[action.instance].epoch
+            if epoch is None:
+                query = Message(command=Command.QUERY, to=action.instance, flags=message.flags)
+                self._send(replace(action, message=query))
+                return
+            message = replace(message, epoch=epoch)
         frame, sent = self._sealer.seal(message, destination=_BLANK, source=_BLANK)
         self._requests[action.instance, sent.sequence] = action.request
         retry = bool(message.flags & Flags.RETRY)

@@ -82,7 +82,7 @@ class Verdict:
             if flow in in_order:
                 yield text
         if not damaged:
-            if not self._stateless and not self._said_state_lost:
+            if not (self._stateless or self._said_state_lost or world.astray):
                 yield from ledger.wrong
             for flow, (late, whose) in ledger.longest.items():
                 bound = self._bound(flow)
@@ -131,7 +131,7 @@ class Verdict:
                 if not set(self._world.ledger.places(flow, side)) <= {flow.home}:
                     yield f"flow {flow.index} of a higher rule was moved"
             return
-        if not spared:
+        if not spared or self._world.astray:
             return
         way: list[int] = [flow.home]
         places_of = [self._world.ledger.places(flow, side) for side in SIDES]

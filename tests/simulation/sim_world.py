@@ -85,6 +85,9 @@ class World:
         self.plans = [self._plan(1, back=False)]
         self.ended: list[tuple[Plan, Finished]] = []
         self.reports: list[base.Report] = []
+        #: A handover was called off while a switch was away, which leads its flows on to the
+        #: destination until it is back. The handover has said so: it is unfenced.
+        self.astray = False
         for side in SIDES:
             for part in self.plans[0].parts:
                 self.switches[side].entries[part.number] = part.source
@@ -200,6 +203,9 @@ class World:
         self.ended.append((plan, end))
         self.turning.undecided.clear()
         self.reports.append(self.controller.report)
+        away = not all(switch.connected for switch in self.switches.values())
+        if away and end.state is not HandoverState.DONE:
+            self.astray |= "unfenced" in self.controller.report.flags
         if self.scenario.there_and_back and plan.number == 1 and end.state is HandoverState.DONE:
             self.plans.append(self._plan(2, back=True))
             self.clock.after(self.clock.between(0, 2 * MS), self.controller.start, self.plans[1])

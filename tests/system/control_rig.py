@@ -86,11 +86,11 @@ class Hands:
         """A control frame to its addressee."""
         self.raw(message.to, side, self.seal(message))
 
-    def packet(self, to: int, number: int) -> None:
-        """A datagram of the one flow there is, on the way to an instance, upstream."""
+    def packet(self, to: int, number: int, *, flow: int = 0) -> None:
+        """A datagram of a flow, as a rule the one there is, on the way to an instance, upstream."""
         h1, h2 = self._bed.hosts["h1"], self._bed.hosts["h2"]
         macs = [bytes.fromhex(host.mac.replace(":", "")) for host in (h2, h1)]
-        body = struct.pack("!HHHHQ", 7000, 7000, 16, 0, number)
+        body = struct.pack("!HHHHQ", 7000 + flow, 7000, 16, 0, number)
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0)
         ends = b"".join(ip_address(host.ip4).packed for host in (h1, h2))
         total = sum(struct.unpack("!10H", header + ends))
@@ -124,6 +124,10 @@ class Hands:
             assert time.monotonic() < deadline, f"no {what}; heard {self._heard}"
             self._hear(0.1)
 
+    def await_passed(self, instance: int, packets: int) -> None:
+        """Hear until so many packets have come out of an instance."""
+        self.until(lambda: len(self.passed[instance]) >= packets, f"{packets} packets")
+
     def hear(self, command: Command, sender: int, **fields: Any) -> Message:
         """The first message of that kind and sender; it and those like it are struck out."""
 
@@ -142,8 +146,15 @@ class Hands:
         self.send(message)
         return self.hear(Command.ACK, message.to)
 
+    def epoch(self, instance: int) -> int:
+        """The epoch that an agent reports."""
+        self.send(Message(command=Command.QUERY, to=instance))
+        epoch = self.hear(Command.STATUS, instance, handover=0).epoch
+        assert epoch is not None
+        return epoch
+
     def prepare(self, to: int, handover: int, settling_ms: int = 60_000) -> Message:
-        """PREPARE of all UDP from instance 1 to instance 2, as a message."""
+        """PREPARE of all UDP from instance 1 to instance 2, in the agent's present epoch."""
         other = SOURCE + DESTINATION - to
         address = ip_address(self._bed.instances[other - 1].mgmt_ip)
         return Message(
@@ -158,6 +169,7 @@ class Hands:
             deadline_ms=2_000,
             settling_ms=settling_ms,
             strategy="direct",
+            epoch=self.epoch(to),
         )
 
     def marker(self, to: int, handover: int, side: Side, round_: int) -> None:
@@ -197,15 +209,23 @@ class Pair:
         """Start the agents, with these further `fields`, by instance; None: it has no agent."""
         self.bed = bed
         file, self.keys = key_file(directory)
+        self._stack = stack
+        self._configs = {}
         self.agents = {}
         for one in bed.instances:
             more = (fields or {}).get(one.id, {})
             if more is not None:
                 listen = f"{one.mgmt_ip}:{PORT}"
                 config = config_for(bed, one.name, keys=[file], strays_listen=listen, **more)
+                self._configs[one.id] = config
                 self.agents[one.id] = stack.enter_context(Agent(config))
         self.hands = Hands(bed, self.keys)
         stack.callback(self.hands.close)
+
+    def start_anew(self, instance: int) -> None:
+        """Kill an agent, and start another one in its place."""
+        self.agents[instance].kill()
+        self.agents[instance] = self._stack.enter_context(Agent(self._configs[instance]))
 
     def status(self, instance: int) -> dict[str, Any]:
         """What an agent says of itself."""

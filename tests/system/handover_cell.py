@@ -18,6 +18,7 @@ from softnet import dropped_on_the_way
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.hsl import HslError
 from flowferry.testbed import Testbed
+from handover_missing import WAYS, by_way, unexplained
 from handover_rows import CONTROLLER, DESTINATION, SOURCE
 
 #: Of the agents' heartbeat, and of the settling, in milliseconds: short, so that the cells are.
@@ -154,8 +155,8 @@ class Cell:
         self.echo = Echo(bed, flows=FLOWS, rate=self.rate)
         #: Packets lost by the agents' account, and whether none may be (`None`: the fault knows).
         self.counted: int = 0
-        #: Packets that full queues have cost between hosts and instances, of those it sent or not.
-        self.dropped = 0
+        #: Packets that full queues have cost between hosts, of anybody's, by their way.
+        self.dropped = dict.fromkeys(WAYS, 0)
         self.exact: bool | None = True
 
     def __enter__(self) -> Self:
@@ -361,15 +362,32 @@ class Cell:
             return False
         return True
 
-    def _account(self, dropped_before: int) -> None:
+    def _account(self, before: Mapping[str, int]) -> None:
         """Behind the traffic: what others cost us. The kernel's queues are everybody's."""
         with suppress(HslError, OSError):  # an agent is dead, in a cell that has failed
-            dropped = dropped_on_the_way(self.bed) - dropped_before - self._tried_again()
-            self.dropped = max(0, dropped)  # not all that is refused is dropped at a device
+            now, tried_again = dropped_on_the_way(self.bed), self._tried_again()
+            for way in WAYS:  # not all that is refused is dropped at a device
+                self.dropped[way] = max(0, now[way] - before[way] - tried_again[way])
 
-    def _tried_again(self) -> int:
+    def _tried_again(self) -> dict[str, int]:
         """Packets of these that agents wrote again."""
-        return sum(counters["refused"] for counters in self._counters())
+        found = dict.fromkeys(WAYS, 0)
+        for counters in self._counters():
+            for way, side in zip(WAYS, ("upstream", "downstream"), strict=True):
+                found[way] += counters[side]["refused"]
+        return found
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Packets that have not arrived, on each way; known behind the traffic."""
+        back = self.echo.sent["replies"]
+        assert back is not None
+        return by_way(self.echo.there["lost"], back["lost"])
+
+    @property
+    def unexplained(self) -> int:
+        """Those of them that no full queue explains."""
+        return unexplained(self.missing, self.dropped)
 
     def told(self) -> int:
         """Packets that are lost by the handovers' account."""
@@ -377,10 +395,14 @@ class Cell:
 
     def lost(self) -> int:
         """Packets that the agents have counted as lost, restarts included."""
-        return sum(counters["lost"] + counters["overflowed"] for counters in self._counters())
+        return sum(
+            side["lost"] + side["overflowed"]
+            for counters in self._counters()
+            for side in counters.values()
+        )
 
-    def _counters(self) -> Iterator[dict[str, int]]:
-        """The agents' counters, of each side."""
+    def _counters(self) -> Iterator[dict[str, dict[str, int]]]:
+        """The agents' counters, by side."""
         for agent in self.platform.agents.values():
             with agent.client() as client:
-                yield from client.status()["counters"].values()
+                yield client.status()["counters"]

@@ -33,11 +33,11 @@ from flowferry.wire import (
     Side,
     address_of,
 )
+from handover_missing import WAYS
 from handover_rows import DESTINATION, SOURCE
 
 FINAL = 0xFFFF_FFFF
 DEVICES = {Side.UPSTREAM: "up", Side.DOWNSTREAM: "down"}
-WAYS = ("there", "back")
 
 
 class Trouble:
@@ -62,10 +62,10 @@ class Trouble:
     def end(self, cell: Cell) -> None:
         """Nothing."""
 
-    def judge(self, cell: Cell, lost: int) -> None:
-        """After the traffic has ended, with the packets that the probe misses, both ways."""
+    def judge(self, cell: Cell) -> None:
+        """After the traffic has ended."""
         assert cell.counted == 0
-        assert lost <= cell.dropped, (lost, cell.dropped)
+        assert cell.unexplained == 0, (cell.missing, cell.dropped)
 
 
 class SwitchGone(Trouble):
@@ -99,7 +99,8 @@ class SwitchGone(Trouble):
             os.kill(self._pid, signal.SIGCONT)
         until(lambda: all(s["ready"] for s in cell.client.switches()), "the switches", seconds=20)
 
-    def judge(self, cell: Cell, lost: int) -> None:
+    def judge(self, cell: Cell) -> None:
+        lost = sum(cell.missing.values())
         vanished = {place: self._vanished(place) for place in ("ingress", "instances", "egress")}
         assert vanished.pop("instances") == cell.counted, cell.counted
         other = "egress" if self._switch == "ingress" else "ingress"
@@ -150,9 +151,9 @@ class NetworkCut(Trouble):
 
         namespace.configure(cell.bed.namespaces["mg"], work)
 
-    def judge(self, cell: Cell, lost: int) -> None:
-        most = cell.counted + cell.dropped
-        assert cell.counted <= lost <= most, (lost, cell.counted, cell.dropped)
+    def judge(self, cell: Cell) -> None:
+        found = cell.missing, cell.counted, cell.dropped
+        assert cell.unexplained <= cell.counted <= sum(cell.missing.values()), found
 
 
 #: Rows at which an agent that takes flows sends a marker for each that it has not seen yet.

@@ -9,6 +9,7 @@ from typing import Literal
 from handover_cell import OVER, Cell, Play
 from new_flow import NewFlow
 
+from handover_missing import THERE, unexplained
 from handover_rows import DESTINATION, SOURCE
 
 Moment = Literal["giving", "taking"]
@@ -49,10 +50,11 @@ class Return:
         cell.hit()
         cell.reaches(*OVER, whatever=True)
 
-    def judge(self, cell: Cell, lost: int) -> None:
+    def judge(self, cell: Cell) -> None:
         """Of the flow, too, nothing came twice or late, and what is lost has been counted."""
         self.flow.receive_all()
         got = self.flow.got
         assert got == sorted(set(got)), got
-        missing = lost + self.flow.sent - len(got)
-        assert missing <= cell.counted + cell.dropped, (missing, cell.counted, cell.dropped)
+        missing = {**cell.missing, THERE: cell.missing[THERE] + self.flow.sent - len(got)}
+        found = missing, cell.counted, cell.dropped
+        assert unexplained(missing, cell.dropped) <= cell.counted, found

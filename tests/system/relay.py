@@ -6,6 +6,7 @@ delays.
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ def as_it_comes(_frame: bytes) -> Sequence[float]:
     return (0.0,)
 
 
-class Relay:
+class Relay(ABC):
     """Works in a thread of its own for as long as the block lasts.
 
     `fate` may be changed at any time. `seen` and `passed` count control frames.
@@ -51,11 +52,13 @@ class Relay:
         self._thread.join(10)
         self._loop.close()
 
+    @abstractmethod
     async def _begin(self) -> None:
-        raise NotImplementedError
+        """Begin to relay; in the loop."""
 
+    @abstractmethod
     async def _end(self) -> None:
-        raise NotImplementedError
+        """Close what `_begin` has opened; in the loop."""
 
     def _pass(self, frame: bytes, onward: Callable[[], object]) -> None:
         """Call `onward` when, and as often as, the frame's fate says."""
