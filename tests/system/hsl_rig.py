@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from cpus import Busy
 from hsl_pcap import until
 
 from flowferry import probe
@@ -45,7 +46,7 @@ def interface_counter(chain: Chain, role: str, dev: str, name: str) -> int:
 class Flood:
     """Probe traffic from h1 to h2 for as long as the block lasts, or for a `duration` in seconds.
 
-    `sent` and `sunk` are there afterwards.
+    `sent`, `sunk` and `busy`, how many CPUs worked, whoever used them, are there afterwards.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Flood:
             return interface_counter(self._chain, "h2", "eth0", "rx_packets") > before + 100
 
         until(flowing, "traffic")
+        self._cpus = Busy()
         return self
 
     def __exit__(
@@ -95,6 +97,7 @@ class Flood:
             if error is None:
                 self.sunk: probe.SinkReport = self._reports[0].result(self._patience)
                 self.sent: probe.SendReport = self._reports[1].result(self._patience)
+                self.busy = self._cpus.look()
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,30 @@ def test_what_is_called_off_after_the_turn_goes_back_in_order(pair: Pair) -> Non
     assert hands.passed[DESTINATION] == []
 
 
+def test_what_has_just_left_is_no_longer_served_for_whoever_holds_by_hand(pair: Pair) -> None:
+    """There are more of them than are written down at once."""
+    hands, many = pair.prepared(), 3000
+    for each in range(many):
+        hands.packet(SOURCE, 2, flow=each)
+        if each % 100 == 99:  # a socket takes some hundreds
+            hands.await_passed(SOURCE, 1 + each)
+    hands.ask(plain(Command.FREEZE, SOURCE, HANDOVER))
+    hands.hear(Command.IMPORTED, DESTINATION)
+    hands.ask(plain(Command.COMMIT, SOURCE, HANDOVER))
+    hands.fence(SOURCE, HANDOVER)
+    with pair.agents[SOURCE].client() as client:
+        hands.ask(plain(Command.RELEASE, SOURCE, HANDOVER))
+        client.hold("udp", role="arm")
+        for each in range(0, many, many // 10):
+            hands.packet(SOURCE, 3, flow=each)
+
+        def captured() -> int:
+            return int(sum(hold["captured_packets"] for hold in client.holds()))
+
+        hands.until(lambda: captured() == 10 or 3 in hands.passed[SOURCE], "packets")
+        assert 3 not in hands.passed[SOURCE]
+
+
 def test_a_silent_controller_is_not_waited_for(pair: Pair) -> None:
     hands = pair.prepared(settling_ms=100)
     hands.packet(DESTINATION, 2)
@@ -197,6 +221,23 @@ def test_forged_replayed_doubled_and_late_frames(pair: Pair) -> None:
     nack = hands.hear(Command.NACK, SOURCE)
     assert nack.error is not None
     assert nack.error.reason is Reason.UNKNOWN_HANDOVER
+
+
+def test_a_recorded_prepare_means_nothing_to_an_agent_that_was_started_anew(pair: Pair) -> None:
+    hands = pair.hands
+    prepare = hands.prepare(DESTINATION, HANDOVER)
+    hands.ask(prepare)
+    recorded = [hands.seal(prepare), hands.seal(replace(prepare, epoch=None))]
+    pair.start_anew(DESTINATION)
+    for frame in recorded:
+        hands.raw(DESTINATION, Side.UPSTREAM, frame)
+        nack = hands.hear(Command.NACK, DESTINATION)
+        assert nack.error is not None
+        assert nack.error.reason is Reason.WRONG_EPOCH
+    with pair.agents[DESTINATION].client() as client:
+        assert client.holds() == []
+    hands.packet(DESTINATION, 1)
+    hands.until(lambda: hands.passed[DESTINATION] == [1], "packet through the destination")
 
 
 def test_a_peer_that_is_gone_is_said_before_anything_changes(pair: Pair) -> None:

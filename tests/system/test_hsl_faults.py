@@ -1,6 +1,8 @@
 """Faults of the handover layer end as docs/design.md §7 says, the loss counted to the packet."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bpf_objects import alive, hanging, held_by
 from markers import key_file
 from numbered import Traffic, until
 from peers import Taker
@@ -143,8 +146,11 @@ def test_strays_under_way_while_the_agent_starts_over_are_not_counted_as_lost(
         traffic.settled(lost=20 + lost)
 
 
-def test_agent_stopped_for_less_than_the_time_out_loses_nothing(netns_chain: Build) -> None:
-    chain = netns_chain(static_neighbours=True)
+@pytest.mark.parametrize("function", SHIMS)
+def test_agent_stopped_for_less_than_the_time_out_loses_nothing(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     config = config_for(chain, heartbeat_timeout_ms=60_000)
     with Agent(config) as agent, Traffic(chain) as traffic:
         client = agent.client()
@@ -160,8 +166,11 @@ def test_agent_stopped_for_less_than_the_time_out_loses_nothing(netns_chain: Bui
         traffic.settled(lost=0)
 
 
-def test_resting_agent_stopped_and_resumed_disturbs_nothing(netns_chain: Build) -> None:
-    chain = netns_chain(static_neighbours=True)
+@pytest.mark.parametrize("function", SHIMS)
+def test_resting_agent_stopped_and_resumed_disturbs_nothing(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     with start(chain) as agent, Traffic(chain) as traffic:
         with traffic.keep_sending(2000):
             agent.suspend()
@@ -175,8 +184,9 @@ def test_resting_agent_stopped_and_resumed_disturbs_nothing(netns_chain: Build) 
         traffic.settled(lost=0)
 
 
-def test_removed_tap_fails_open_and_is_made_anew(netns_chain: Build) -> None:
-    chain = netns_chain(static_neighbours=True)
+@pytest.mark.parametrize("function", SHIMS)
+def test_removed_tap_fails_open_and_is_made_anew(netns_chain: Build, function: str) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     with start(chain) as agent, Traffic(chain, flows=3) as traffic:
         client = agent.client()
         with traffic.keep_sending(3000):
@@ -198,9 +208,12 @@ def test_removed_tap_fails_open_and_is_made_anew(netns_chain: Build) -> None:
         traffic.settled(lost=lost)
 
 
+@pytest.mark.parametrize("function", SHIMS)
 @pytest.mark.parametrize("buffer_bytes", [16 << 10, 256 << 10])
-def test_half_full_buffer_lets_the_hold_go_in_order(netns_chain: Build, buffer_bytes: int) -> None:
-    chain = netns_chain(static_neighbours=True)
+def test_half_full_buffer_lets_the_hold_go_in_order(
+    netns_chain: Build, buffer_bytes: int, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     with start(chain, buffer_bytes=buffer_bytes) as agent, Traffic(chain, flows=3) as traffic:
         client = agent.client()
         hold = client.hold("udp")
@@ -215,8 +228,11 @@ def test_half_full_buffer_lets_the_hold_go_in_order(netns_chain: Build, buffer_b
         assert client.status()["buffer"]["used"] == 0
 
 
-def test_full_queue_to_a_stopped_agent_is_counted_to_the_packet(netns_chain: Build) -> None:
-    chain = netns_chain(static_neighbours=True)
+@pytest.mark.parametrize("function", SHIMS)
+def test_full_queue_to_a_stopped_agent_is_counted_to_the_packet(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     config = config_for(chain, heartbeat_timeout_ms=600_000)
     with Agent(config) as agent, Traffic(chain, flows=2) as traffic:
         chain.run("nf", ["ip", "link", "set", "dev", "ff1u", "txqueuelen", "500"])
@@ -257,7 +273,21 @@ def test_agent_ends_with_the_namespace_of_its_function(netns_chain: Build) -> No
         assert "200 packets lost and counted" in agent.said()
 
 
-def test_agent_ends_with_the_function_behind_the_inner_pair(netns_chain: Build) -> None:
+def delete_inner_device(chain: Chain) -> None:
+    chain.run("nf", ["ip", "link", "del", "dev", "iup"])
+
+
+def delete_namespace_of_the_function(chain: Chain) -> None:
+    """Its processes first, or it would live on without a name; its devices go with it."""
+    for pid in chain.run("nf", ["ip", "netns", "pids", chain.namespaces["fn"]]).stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    namespace.remove(chain.namespaces["fn"])
+
+
+@pytest.mark.parametrize("delete", [delete_inner_device, delete_namespace_of_the_function])
+def test_agent_ends_with_the_function_behind_the_inner_pair(
+    netns_chain: Build, delete: Callable[[Chain], None]
+) -> None:
     chain = netns_chain(function="forwarder", static_neighbours=True)
     config = config_for(chain, heartbeat_timeout_ms=TIMEOUT_MS)
     agent = Agent(config)
@@ -268,14 +298,17 @@ def test_agent_ends_with_the_function_behind_the_inner_pair(netns_chain: Build) 
             client.hold("udp")
         traffic.send(200)
         until(lambda: kept(agent) == 200, "packets are held")
-        chain.run("nf", ["ip", "link", "del", "dev", "iup"])
-        with pytest.raises(HslError, match="iup not found"):
+        delete(chain)
+        with pytest.raises(HslError, match=r"(iup|idown) not found"):
             agent.result()
         assert "200 packets lost and counted" in agent.said()
 
 
-def test_packets_that_vanish_in_the_kernel_are_found_out_and_counted(netns_chain: Build) -> None:
-    chain = netns_chain(static_neighbours=True)
+@pytest.mark.parametrize("function", SHIMS)
+def test_packets_that_vanish_in_the_kernel_are_found_out_and_counted(
+    netns_chain: Build, function: str
+) -> None:
+    chain = netns_chain(function=function, static_neighbours=True)
     config = config_for(chain, heartbeat_timeout_ms=600_000)
     with Agent(config) as agent, Traffic(chain, flows=2) as traffic, agent.client() as client:
         hold = client.hold("udp")
@@ -341,10 +374,14 @@ def test_two_agents_for_one_instance_are_one_too_many(netns_chain: Build) -> Non
 def test_programs_and_pins_go_when_asked_to(netns_chain: Build) -> None:
     chain = netns_chain(static_neighbours=True)
     with start(chain) as agent, agent.client() as client:
+        assert hanging(chain, "up") == 1
+        objects = held_by(agent.pid)
+        assert {"prog", "map"} <= {kind for kind, _ in alive(objects)}
         client.stop(detach=True)
         agent.result()
-    listed = chain.run("nf", ["bpftool", "-j", "net", "show"]).stdout
-    assert "ff_ingress" not in listed
+    assert hanging(chain, "up") == hanging(chain, "down") == 0
+    assert list(Path(agent.config.pins).iterdir()) == []
+    until(lambda: not alive(objects), lambda: f"the kernel forgets {alive(objects)}")
     with Traffic(chain) as traffic:
         traffic.send(10)
         traffic.settled(lost=0)

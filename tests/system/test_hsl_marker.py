@@ -10,11 +10,12 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from markers import Bursts, key_file
 from numbered import until
-from softnet import room
+from softnet import drops, room
 
 from flowferry.hsl import Agent, Client, KeyFile
 from flowferry.hsl.wiring import config_for
@@ -22,7 +23,9 @@ from flowferry.testbed.bare import Chain
 from flowferry.wire import KeyRing
 
 MARKERS = 4000
-RELEASE_EVERY = 250
+RELEASE_EVERY = 200
+#: The kernel shim before a bridge, the veth shim before a function with packet sockets.
+FUNCTIONS = ["bridge", "forwarder"]
 #: Where other programs interrupt the CPUs, too, those for bursts and markers may be chosen wrongly.
 ATTEMPTS = 10
 # As many rules as there may be: each packet then takes longer than the sender takes to send it,
@@ -35,12 +38,12 @@ def key(tmp_path: Path) -> tuple[KeyFile, KeyRing]:
     return key_file(tmp_path)
 
 
-@pytest.fixture
-def steered(netns_chain: Callable[..., Chain]) -> Iterator[Chain]:
+@pytest.fixture(params=FUNCTIONS)
+def steered(netns_chain: Callable[..., Chain], request: pytest.FixtureRequest) -> Iterator[Chain]:
     """A chain with steering, room in its queues, and the freedom to move this thread."""
     everywhere = os.sched_getaffinity(0)
     with room():
-        yield netns_chain(steering=True, static_neighbours=True)
+        yield netns_chain(function=request.param, steering=True, static_neighbours=True)
     os.sched_setaffinity(0, everywhere)
 
 
@@ -57,6 +60,8 @@ def overtakers(agent: Agent, source: Bursts, markers: int) -> tuple[int, int]:
     """How many markers were confirmed before, and how many came in before, an older packet."""
     confirmed_early = came_early = 0
     client = agent.client()
+    # The programs count on from one agent to the next; in events, an agent counts its own.
+    before, dropped = _captured(client), drops()
     events = _fences(agent)
     next(events)
     hold = client.hold("udp", except_=SLOW)
@@ -67,7 +72,13 @@ def overtakers(agent: Agent, source: Bursts, markers: int) -> tuple[int, int]:
             fence = next(events)
         confirmed_early += fence["captured"] < source.sent
         came_early += fence["captured_when_seen"] < source.sent
-        until(lambda: _captured(client) == source.sent, "every packet is captured")
+        until(
+            lambda: _captured(client) - before == source.sent,
+            lambda: (
+                f"of {source.sent} packets {_captured(client) - before} are captured, "
+                f"kernel queues dropped {drops() - dropped}; {client.status()}"
+            ),
+        )
         if number % RELEASE_EVERY == 0:
             client.release(hold)
             assert client.wait(hold)["lost_packets"] == 0
@@ -92,37 +103,41 @@ def _fences(agent: Agent) -> Iterator[dict[str, int]]:
             yield event
 
 
-def test_no_marker_overtakes(steered: Chain, key: tuple[KeyFile, KeyRing]) -> None:
+def test_no_marker_overtakes_but_without_the_flush(
+    steered: Chain, key: tuple[KeyFile, KeyRing]
+) -> None:
     file, keys = key
+    # An agent that others starve fails open: not what this is about.
+    options: dict[str, Any] = {"keys": [file], "heartbeat_timeout_ms": 60_000}
     for _ in range(ATTEMPTS):
         with (
-            Agent(config_for(steered, keys=[file])) as agent,
+            Agent(config_for(steered, **options)) as agent,
             bursts(steered, keys, apart=True) as source,
         ):
             early, came_early = overtakers(agent, source, MARKERS)
-        print(f"{MARKERS} markers: {came_early} came in before an older packet, {early} overtook")
-        assert early == 0
-        if came_early:
+        assert early == 0, f"{early} of {MARKERS} markers overtook"
+        with (
+            Agent(config_for(steered, **options, trust_markers=True)) as agent,
+            bursts(steered, keys, apart=True) as source,
+        ):
+            trusted, _ = overtakers(agent, source, MARKERS // 10)
+        print(
+            f"{MARKERS} markers: {came_early} came in before an older packet, {early} overtook; "
+            f"{MARKERS // 10} without the flush: {trusted} overtook"
+        )
+        if came_early and trusted:
             return
     raise AssertionError("every marker came in behind its packets: nothing was proven")
 
 
-def test_markers_overtake_without_the_flush(steered: Chain, key: tuple[KeyFile, KeyRing]) -> None:
-    file, keys = key
-    config = config_for(steered, keys=[file], trust_markers=True)
-    for _ in range(ATTEMPTS):
-        with Agent(config) as agent, bursts(steered, keys, apart=True) as source:
-            early, _ = overtakers(agent, source, MARKERS // 10)
-        print(f"{MARKERS // 10} markers without a flush: {early} overtook")
-        if early:
-            return
-    raise AssertionError("no marker overtook without the flush: what does it prove?")
-
-
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_forged_and_repeated_control_frames_are_refused_and_never_reach_the_function(
-    netns_chain: Callable[..., Chain], key: tuple[KeyFile, KeyRing], tmp_path: Path
+    netns_chain: Callable[..., Chain],
+    key: tuple[KeyFile, KeyRing],
+    tmp_path: Path,
+    function: str,
 ) -> None:
-    chain = netns_chain(static_neighbours=True)
+    chain = netns_chain(function=function, static_neighbours=True)
     file, keys = key
     with (
         Agent(config_for(chain, keys=[file])) as agent,

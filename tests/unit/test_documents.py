@@ -78,3 +78,15 @@ def test_every_experiment_is_described() -> None:
     page = read("docs/benchmarks.md")
     assert not [name for name in EXPERIMENTS if f"**{name}**" not in page]
     assert not [name for name in EXPERIMENTS if f"`flowferry bench {name}`" not in page]
+
+
+def test_the_fuzz_targets_are_the_ones_that_are_built_run_and_told_of() -> None:
+    targets = {path.stem for path in (ROOT / "fuzz/fuzz_targets").glob("*.rs")}
+    bullet = re.search(
+        r"^- Parsers of outside bytes.*?(?=^\S|\Z)", read("docs/design.md"), re.M | re.S
+    )
+    assert bullet
+    assert set(re.findall(r"`([a-z_]+)`", bullet[0])) == targets
+    assert set(re.findall(r'^name = "(\w+)"\npath', read("fuzz/Cargo.toml"), re.M)) == targets
+    inputs = [path.read_text() for path in ROOT.glob("crates/*/tests/fuzz_targets.rs")]
+    assert set(re.findall(r"fuzz_targets/(\w+)\.rs", "".join(inputs))) == targets
