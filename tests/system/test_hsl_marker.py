@@ -24,6 +24,9 @@ from flowferry.wire import KeyRing
 
 MARKERS = 4000
 RELEASE_EVERY = 200
+#: Frames that a CPU's queue has room for: two releases. Long after one, the function still sends
+#: what it was given, through the same queues as the next bursts, which none may be missing of.
+ROOM = 2 * RELEASE_EVERY * 512
 #: The kernel shim before a bridge, the veth shim before a function with packet sockets.
 FUNCTIONS = ["bridge", "forwarder"]
 #: Where other programs interrupt the CPUs, too, those for bursts and markers may be chosen wrongly.
@@ -42,7 +45,7 @@ def key(tmp_path: Path) -> tuple[KeyFile, KeyRing]:
 def steered(netns_chain: Callable[..., Chain], request: pytest.FixtureRequest) -> Iterator[Chain]:
     """A chain with steering, room in its queues, and the freedom to move this thread."""
     everywhere = os.sched_getaffinity(0)
-    with room():
+    with room(ROOM):
         yield netns_chain(function=request.param, steering=True, static_neighbours=True)
     os.sched_setaffinity(0, everywhere)
 
