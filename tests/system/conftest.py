@@ -7,6 +7,7 @@
 import itertools
 import json
 import secrets
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -52,6 +53,14 @@ def nothing_left(run_prefix: str) -> Iterator[None]:
     left |= {k: v for k, v in after.beyond(before).items() if k == "links"}
     if left:
         pytest.fail(f"left behind by this session: {left}", pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def told_to_end(nothing_left: None) -> Iterator[None]:
+    """SIGTERM ends the session as Ctrl-C does: what the tests have made is taken down first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

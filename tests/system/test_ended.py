@@ -1,4 +1,4 @@
-"""`flowferry bench` that is told to end: it takes down what it has built, and says how it ended."""
+"""`flowferry bench`, and these tests, told to end: they take down what they have built."""
 
 import signal
 import subprocess
@@ -13,6 +13,7 @@ from flowferry.testbed import TestbedError
 from flowferry.testbed.machine import Machine
 from flowferry.testbed.run import Run, names
 
+HERE = Path(__file__).parent
 BENCH = [sys.executable, "-c", "from flowferry.cli import main; main()", "bench"]
 
 
@@ -28,6 +29,13 @@ def runs_of(pid: int, step: str) -> list[str]:
     return found
 
 
+def begun(process: subprocess.Popen[str], step: str) -> str:
+    """Wait until the run of a process has come so far; its name."""
+    until(lambda: bool(runs_of(process.pid, step)), f"{step} in a journal", seconds=60)
+    (name,) = runs_of(process.pid, step)
+    return name
+
+
 @pytest.mark.parametrize(
     ("number", "step"),
     [
@@ -36,7 +44,7 @@ def runs_of(pid: int, step: str) -> list[str]:
         (signal.SIGINT, "complete"),
     ],
 )
-def test_ended_in_the_middle_it_leaves_nothing(
+def test_a_bench_ended_in_the_middle_leaves_nothing(
     tmp_path: Path, number: signal.Signals, step: str
 ) -> None:
     before = Machine.now()
@@ -47,8 +55,7 @@ def test_ended_in_the_middle_it_leaves_nothing(
         text=True,
     )
     try:
-        until(lambda: bool(runs_of(bench.pid, step)), f"{step} in a journal", seconds=60)
-        (name,) = runs_of(bench.pid, step)
+        name = begun(bench, step)
         bench.send_signal(number)
         bench.send_signal(number)  # the impatient press twice
         said, error = bench.communicate(timeout=60)
@@ -58,3 +65,23 @@ def test_ended_in_the_middle_it_leaves_nothing(
     assert (bench.returncode, said, error) == (128 + number, "", "")
     assert not Machine.now().beyond(before, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tests_ended_in_the_middle_leave_nothing() -> None:
+    before = Machine.now()
+    target = f"{HERE / 'test_testbed_traffic.py'}::test_jumbo_frames_cross"
+    tests = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", target],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        name = begun(tests, "process")
+        tests.send_signal(signal.SIGTERM)
+        said, _ = tests.communicate(timeout=60)
+    finally:
+        tests.kill()
+        tests.wait()
+    assert tests.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert not Machine.now().beyond(before, name)
