@@ -6,6 +6,7 @@
 
 mod accounts;
 pub mod api;
+mod audit;
 mod commands;
 mod conduct;
 pub mod config;
@@ -40,6 +41,7 @@ use crate::handover::{self, Handovers, news};
 use crate::key::{Key, Side};
 use crate::shim::Shim;
 use crate::shim::bpf::Programs;
+use audit::Audit;
 use conduct::Conduct;
 use config::Config;
 pub use error::AgentError;
@@ -116,8 +118,7 @@ pub struct Agent {
     /// Overflow of flows that never got here, as far as it is counted.
     unseen: HashMap<Key, u64>,
     table_full: u64,
-    /// Counts that stand still: (captured, released, since).
-    still: HashMap<Key, (u64, u64, u64)>,
+    audit: Audit,
     buffer: Vec<u8>,
     /// Frames read from either TAP in this turn.
     busy: bool,

@@ -236,6 +236,7 @@ impl Agent {
             self.fenced(flushed.side, &marker, time);
         }
         self.answer_flushed(flushed);
+        self.audit.ended(flushed.id.0, true);
         self.flushed(flushed.id.0, false)
     }
 

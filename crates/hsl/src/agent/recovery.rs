@@ -83,7 +83,7 @@ impl Agent {
         self.lost += lost;
         self.act()?;
         self.settling.clear();
-        self.still.clear();
+        self.audit.clear();
         self.shim.begin_epoch(now())?;
         self.last_beat = now();
         self.start_handovers_over()?;

@@ -1,13 +1,13 @@
 //! When a flow is free again, and which packets never will be.
 
+use super::audit::Finding;
 use super::{Agent, AgentError, Wait, api, now};
 use crate::endpoint::State;
 use crate::key::{Key, Side};
+use crate::shim::shared::Count;
 
 /// Flows looked at in one turn for whether they have settled.
 const BATCH: usize = 512;
-/// A count that stands still for this long while nothing is queued has lost packets.
-const AUDIT_NS: u64 = 50_000_000;
 
 impl Agent {
     /// Find flows that are free again, and packets that will never be.
@@ -19,6 +19,7 @@ impl Agent {
             if let Some(marker) = self.markers.remove(&id.0) {
                 self.fence_failed(&marker, why);
             }
+            self.audit.ended(id.0, false);
             self.flushed(id.0, true)?;
             let answer = api::failure(why);
             self.finish_waits(
@@ -45,7 +46,7 @@ impl Agent {
                 self.place.suit(&count, false, time);
             }
             if count.outstanding <= 0 {
-                self.still.remove(&key);
+                self.audit.forget(&key);
                 // It may have been taken again since it was listed.
                 if quiet && self.endpoint.state(&key) == State::Releasing {
                     let told = self.unseen.remove(&key).unwrap_or(0);
@@ -58,12 +59,8 @@ impl Agent {
                         self.unseen.insert(key, count.overflowed);
                     }
                 }
-            } else if !self.busy
-                && !self.strays_under_way()
-                && self.stands_still(key, count.captured, count.released, time)
-            {
-                let why = "captured packets never came back from the kernel";
-                self.give_up(&key, count.outstanding as u32, why);
+            } else if !self.busy && !self.strays_under_way() && self.endpoint.is_draining(&key) {
+                self.audit(key, &count, time);
             }
         }
         self.act()?; // counts of settled flows are gone before the others are looked at
@@ -82,6 +79,23 @@ impl Agent {
             self.notice_full_table(time)?;
         }
         Ok(())
+    }
+
+    /// Nothing of this flow is kept, waits to be read or is written, and yet it is not free.
+    fn audit(&mut self, key: Key, count: &Count, time: u64) {
+        match self.audit.look(key, count, time) {
+            Finding::Wait => {}
+            Finding::Flush => {
+                // If it cannot begin, the next look asks again.
+                if let Ok(flush) = self.flushes.begin(&mut *self.shim, key.side(), time) {
+                    self.audit.begun(key.side(), flush.0);
+                }
+            }
+            Finding::Lost(packets) => {
+                let why = "captured packets never came back from the kernel";
+                self.give_up(&key, packets, why);
+            }
+        }
     }
 
     /// Flows of which not one packet got here may have lost some: the queue to us was full.
@@ -109,7 +123,7 @@ impl Agent {
             }
         }
         self.unseen.clear();
-        self.still.clear();
+        self.audit.clear();
         self.shim.set_active(false);
         Ok(())
     }
@@ -130,17 +144,5 @@ impl Agent {
             let _ = self.endpoint.abort(id, why, time);
         }
         Ok(())
-    }
-
-    fn stands_still(&mut self, key: Key, captured: u64, released: u64, time: u64) -> bool {
-        let seen = self.still.entry(key).or_insert((captured, released, time));
-        if (seen.0, seen.1) != (captured, released) {
-            *seen = (captured, released, time);
-        }
-        let still = time - seen.2 > AUDIT_NS;
-        if still {
-            self.still.remove(&key);
-        }
-        still
     }
 }

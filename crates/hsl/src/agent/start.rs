@@ -12,6 +12,7 @@ use flowferry_tls::Identity;
 use flowferry_wire::{KeyRing, Opener, Sealer};
 use nix::time::{ClockId, clock_gettime};
 
+use super::audit::Audit;
 use super::conduct::Conduct;
 use super::config::{Config, Kind};
 use super::error::{AgentError, system};
@@ -94,7 +95,7 @@ impl Agent {
             active: false,
             unseen: HashMap::new(),
             table_full: 0,
-            still: HashMap::new(),
+            audit: Audit::default(),
             buffer: vec![0; MAX_READ],
             busy: false,
             last_beat: started_ns,

@@ -54,6 +54,11 @@ struct FlowSide {
 }
 
 impl FlowSide {
+    /// All that is left of it to be released is with the kernel.
+    fn drains(&self) -> bool {
+        self.state == State::Releasing && self.queue.is_empty()
+    }
+
     /// What a packet of the flow looks like.
     fn packet(&self, key: &Key) -> Parsed {
         Parsed::flow(*key, self.swapped)
@@ -195,11 +200,13 @@ impl Endpoint {
 
     /// Flow sides that wait for the kernel to let their last packets through.
     pub fn draining(&self) -> Vec<Key> {
-        self.flows
-            .iter()
-            .filter(|(_, flow)| flow.state == State::Releasing && flow.queue.is_empty())
-            .map(|(key, _)| *key)
-            .collect()
+        let drains = |(key, flow): (&Key, &FlowSide)| flow.drains().then_some(*key);
+        self.flows.iter().filter_map(drains).collect()
+    }
+
+    /// Whether a flow is one of these.
+    pub fn is_draining(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(FlowSide::drains)
     }
 
     /// Nothing of the flow is outstanding any more, and long enough. Refused while packets of it
