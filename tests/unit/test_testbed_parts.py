@@ -23,6 +23,10 @@ TMPFS = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n"
         ({"ports": "dpdk"}, "use one of: system, afxdp, afxdp-nonpmd"),
         ({"mtu": 9001}, "use 1280 to 9000"),
         ({"mtu": 9000, "ports": "afxdp"}, "use up to 1500, or --ports system"),
+        (
+            {"function": "forwarder", "ports": "afxdp-nonpmd"},
+            "use --ports system, or another function",
+        ),
         ({"rate": 0.0}, "use at least 0.1"),
         ({"delay": -1.0}, "use 0 or more"),
     ],

@@ -53,7 +53,7 @@ class Options:
 
     def check(self) -> "Options":
         """Return self if it can be built. Raises `TestbedError` saying what to change."""
-        functions.lookup(self.function)
+        function = functions.lookup(self.function)
         if not 1 <= self.instances <= MAX_INSTANCES:
             raise TestbedError(
                 f"{self.instances} instances are not possible", f"ask for 1 to {MAX_INSTANCES}"
@@ -61,6 +61,12 @@ class Options:
         if self.ports not in PORT_TYPES:
             raise TestbedError(
                 f"there is no port type {self.ports!r}", f"use one of: {', '.join(PORT_TYPES)}"
+            )
+        if self.ports != "system" and function.behind_veth:
+            # The kernel runs no generic XDP program on what another program has redirected.
+            raise TestbedError(
+                f"{self.ports} ports do not see what a {self.function} behind its shim sends",
+                "use --ports system, or another function",
             )
         if not 1280 <= self.mtu <= 9000:
             raise TestbedError(f"an MTU of {self.mtu} is not possible", "use 1280 to 9000")
