@@ -26,9 +26,14 @@ class End:
     must: Set[str] = frozenset()
     may: Set[str] = frozenset()
 
-    def fits(self, ended: Mapping[str, Any]) -> bool:
-        """Whether this is how it has ended: an error says why, unless all went well."""
+    def fits(self, ended: Mapping[str, Any], *, proven: bool = True) -> bool:
+        """Whether this is how it has ended: an error says why, unless all went well.
+
+        proven   False where the shim cannot prove that a function is drained, and may say so
+        """
         flags, error = set(ended["flags"]), ended["error"]
+        if not proven:
+            flags.discard("drain_unproven")
         if ended["state"] != self.state or not self.must <= flags <= self.must | self.may:
             return False
         return error is None or bool(flags) if self.state == "done" else error is not None

@@ -5,7 +5,6 @@ to agree. Instances' ports are watched on the switches' side. `Way` holds what a
 way saw of a probe run, `amiss` says what in it speaks against a clean move.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Literal, Self
 import numpy as np
 from handover_rig import Numbered, in_order
 from hsl_pcap import Tcpdump
+from softnet import dropped_at_ports
 
 from flowferry.testbed import Testbed
 
@@ -103,15 +103,9 @@ def _counter(bed: Testbed, place: Place) -> int:
 
 def dropped_by_switches(bed: Testbed) -> int:
     """Frames that came to a port of a switch and found its socket full, since the switch began."""
-    sockets = [
-        line
-        for role in {switch.role for switch in bed.switches.values()}
-        for line in bed.run(role, ["ss", "-0anmpHO"]).stdout.splitlines()
-        if "ovs-vswitchd" in line
-    ]
-    counts = [re.search(r"skmem:\(.*,d(\d+)\)", line) for line in sockets]
+    counts = dropped_at_ports(bed)
     assert counts, "no switch listens at any port"
-    return sum(int(count[1]) for count in counts if count)
+    return sum(counts.values())
 
 
 def miscounted(

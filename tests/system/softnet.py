@@ -1,5 +1,6 @@
-"""The kernel's receive queues, one a CPU, which all virtual devices of the machine share."""
+"""The kernel's receive queues: one a CPU, which all virtual devices share, and those of sockets."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,8 @@ def dropped_on_the_way(bed: Testbed) -> dict[str, int]:
     """Packets that full queues in front of a testbed's own devices have cost, since it was built.
 
     By the way they were on: the kernel's receive queues at hosts, instances and switches, which
-    others may have filled. What the full ring of an AF_XDP port drops is no device's figure:
-    it stays unexplained.
+    others may have filled, and the sockets of `system` ports. What the full ring of an AF_XDP port
+    drops is nobody's figure: it stays unexplained.
     """
     hosts, ingress, egress = bed.hosts, bed.switches["ingress"], bed.switches["egress"]
     takes_in = {
@@ -78,7 +79,25 @@ def dropped_on_the_way(bed: Testbed) -> dict[str, int]:
         ]  # fmt: skip
     spaces = {space for devices in takes_in.values() for space, _ in devices}
     found = {space: namespace.call(space, _dropped) for space in spaces}
-    return {way: sum(found[s][dev] for s, dev in devices) for way, devices in takes_in.items()}
+    sockets = dropped_at_ports(bed)
+    return {
+        way: sum(found[space][dev] + sockets.get(dev, 0) for space, dev in devices)
+        for way, devices in takes_in.items()
+    }
+
+
+def dropped_at_ports(bed: Testbed) -> dict[str, int]:
+    """By port: frames that found a switch's packet socket full, since the switch began.
+
+    Empty where the switches take their ports otherwise.
+    """
+    lines = [
+        line
+        for role in {switch.role for switch in bed.switches.values()}
+        for line in bed.run(role, ["ss", "-0anmpHO"]).stdout.splitlines()
+    ]
+    socket = re.compile(r"\*:(\S+).*ovs-vswitchd.*skmem:\(.*,d(\d+)\)")
+    return {found[1]: int(found[2]) for line in lines if (found := socket.search(line))}
 
 
 def _dropped() -> dict[str, int]:
