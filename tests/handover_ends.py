@@ -36,7 +36,7 @@ class End:
             flags.discard("drain_unproven")
         if ended["state"] != self.state or not self.must <= flags <= self.must | self.may:
             return False
-        return error is None or bool(flags) if self.state == "done" else error is not None
+        return error is None or bool(ended["flags"]) if self.state == "done" else error is not None
 
 
 UNFENCED = frozenset({"unfenced"})

@@ -58,7 +58,12 @@ def nothing_left(run_prefix: str) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def told_to_end(nothing_left: None) -> Iterator[None]:
     """SIGTERM ends the session as Ctrl-C does: what the tests have made is taken down first."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one cannot cut it short
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
     yield
     signal.signal(signal.SIGTERM, before)
 

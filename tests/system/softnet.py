@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,8 +97,11 @@ def dropped_at_ports(bed: Testbed) -> dict[str, int]:
         for role in {switch.role for switch in bed.switches.values()}
         for line in bed.run(role, ["ss", "-0anmpHO"]).stdout.splitlines()
     ]
+    dropped: Counter[str] = Counter()
     socket = re.compile(r"\*:(\S+).*ovs-vswitchd.*skmem:\(.*,d(\d+)\)")
-    return {found[1]: int(found[2]) for line in lines if (found := socket.search(line))}
+    for found in filter(None, map(socket.search, lines)):
+        dropped[found[1]] += int(found[2])
+    return dropped
 
 
 def _dropped() -> dict[str, int]:

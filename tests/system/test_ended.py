@@ -60,8 +60,8 @@ def test_a_bench_ended_in_the_middle_leaves_nothing(
         bench.send_signal(number)  # the impatient press twice
         said, error = bench.communicate(timeout=60)
     finally:
-        bench.kill()
-        bench.wait()
+        bench.terminate()
+        bench.wait(60)
     assert (bench.returncode, said, error) == (128 + number, "", "")
     assert not Machine.now().beyond(before, name)
     assert list(tmp_path.iterdir()) == []
@@ -81,7 +81,7 @@ def test_tests_ended_in_the_middle_leave_nothing() -> None:
         tests.send_signal(signal.SIGTERM)
         said, _ = tests.communicate(timeout=60)
     finally:
-        tests.kill()
-        tests.wait()
+        tests.terminate()
+        tests.wait(60)
     assert tests.returncode == pytest.ExitCode.INTERRUPTED, said
     assert not Machine.now().beyond(before, name)

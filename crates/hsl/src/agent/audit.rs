@@ -28,6 +28,8 @@ struct Watch {
     released: u64,
     outstanding: i64,
     since_ns: u64,
+    /// Since when a flush is wanted, whatever has become of those before.
+    asked_ns: Option<u64>,
     stage: Stage,
 }
 
@@ -62,6 +64,7 @@ impl Audit {
             released: count.released,
             outstanding: count.outstanding,
             since_ns: time,
+            asked_ns: None,
             stage: Stage::Still,
         };
         let watch = self.watches.entry(key).or_insert(fresh);
@@ -70,16 +73,16 @@ impl Audit {
         }
         // One that is being captured just now is outstanding, and not captured yet.
         watch.outstanding = watch.outstanding.min(count.outstanding);
-        let still_ns = time - watch.since_ns;
-        match watch.stage {
-            Stage::Still if still_ns > STILL_NS => watch.stage = Stage::WantsFlush,
-            Stage::Still => {}
-            stage if stage == Stage::Through || still_ns > PATIENCE_NS => {
-                let lost = u32::try_from(watch.outstanding).unwrap_or(0);
-                self.watches.remove(&key);
-                return Finding::Lost(lost);
-            }
-            _ => {}
+        let asked_ns = watch.asked_ns;
+        let patient = asked_ns.is_none_or(|asked_ns| time.saturating_sub(asked_ns) <= PATIENCE_NS);
+        if watch.stage == Stage::Through || !patient {
+            let lost = u32::try_from(watch.outstanding).unwrap_or(0);
+            self.watches.remove(&key);
+            return Finding::Lost(lost);
+        }
+        if watch.stage == Stage::Still && time - watch.since_ns > STILL_NS {
+            watch.stage = Stage::WantsFlush;
+            watch.asked_ns = asked_ns.or(Some(time));
         }
         match watch.stage {
             Stage::WantsFlush if self.under_way[key.side().index()].is_none() => Finding::Flush,
@@ -87,14 +90,31 @@ impl Audit {
         }
     }
 
-    /// A flush has begun; it is for all flows of the side that want one.
-    pub(super) fn begun(&mut self, side: Side, flush: u64) {
+    /// A flush has begun; it is for all flows of the side that want one. To begin it took so long:
+    /// a CPU may have kept us, and is not to be held against the packets that wait there.
+    pub(super) fn begun(&mut self, side: Side, flush: u64, took_ns: u64) {
         self.under_way[side.index()] = Some(flush);
-        for (key, watch) in &mut self.watches {
-            if key.side() == side && watch.stage == Stage::WantsFlush {
-                watch.stage = Stage::Flushing(flush);
-            }
+        for watch in self.waiting(side) {
+            watch.stage = Stage::Flushing(flush);
+            watch.asked_ns = watch.asked_ns.map(|asked_ns| asked_ns + took_ns);
         }
+    }
+
+    /// A flush could not begin: not now.
+    pub(super) fn put_off(&mut self, side: Side, time: u64) {
+        for watch in self.waiting(side) {
+            (watch.stage, watch.since_ns) = (Stage::Still, time);
+        }
+    }
+
+    fn waiting(&mut self, side: Side) -> impl Iterator<Item = &mut Watch> {
+        let waits = move |(key, watch): &(&Key, &mut Watch)| {
+            key.side() == side && watch.stage == Stage::WantsFlush
+        };
+        self.watches
+            .iter_mut()
+            .filter(waits)
+            .map(|(_, watch)| watch)
     }
 
     /// A flush is through, or has been given up.
@@ -145,7 +165,7 @@ mod tests {
         assert_eq!(audit.look(key, &count(9, 4), 0), Finding::Wait);
         assert_eq!(audit.look(key, &count(9, 4), 40 * MS), Finding::Wait);
         assert_eq!(audit.look(key, &count(9, 4), 60 * MS), Finding::Flush);
-        audit.begun(Side::Downstream, 6); // for nothing that is seen here
+        audit.begun(Side::Downstream, 6, 0); // for nothing that is seen here
         assert_eq!(audit.look(key, &count(9, 4), 61 * MS), Finding::Flush);
         (audit, key)
     }
@@ -153,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_outstanding_behind_a_flush_is_lost() {
         let (mut audit, key) = suspect();
-        audit.begun(Side::Upstream, 7);
+        audit.begun(Side::Upstream, 7, 0);
         assert_eq!(audit.look(key, &count(9, 4), 500 * MS), Finding::Wait);
         audit.ended(6, true); // somebody else's, begun before
         assert_eq!(audit.look(key, &count(9, 4), 600 * MS), Finding::Wait);
@@ -165,7 +185,7 @@ mod tests {
     #[test]
     fn flows_that_come_while_a_flush_is_under_way_share_the_next() {
         let (mut audit, first) = suspect();
-        audit.begun(Side::Upstream, 7);
+        audit.begun(Side::Upstream, 7, 0);
         let others = [1, 2].map(|vlan| Key {
             vlan: [vlan, 0],
             ..Key::EMPTY
@@ -180,7 +200,7 @@ mod tests {
             audit.look(others[0], &count(9, 8), 121 * MS),
             Finding::Flush
         );
-        audit.begun(Side::Upstream, 8);
+        audit.begun(Side::Upstream, 8, 0);
         audit.ended(8, true);
         for key in others {
             assert_eq!(audit.look(key, &count(9, 8), 122 * MS), Finding::Lost(1));
@@ -190,7 +210,7 @@ mod tests {
     #[test]
     fn what_comes_back_late_is_not_lost() {
         let (mut audit, key) = suspect();
-        audit.begun(Side::Upstream, 7);
+        audit.begun(Side::Upstream, 7, 0);
         assert_eq!(audit.look(key, &count(9, 5), 90 * MS), Finding::Wait);
         audit.ended(7, true);
         assert_eq!(audit.look(key, &count(9, 5), 91 * MS), Finding::Wait);
@@ -202,7 +222,7 @@ mod tests {
     #[test]
     fn a_packet_that_is_just_being_captured_is_not_lost() {
         let (mut audit, key) = suspect();
-        audit.begun(Side::Upstream, 7);
+        audit.begun(Side::Upstream, 7, 0);
         audit.ended(7, true);
         let mut now = count(9, 4);
         now.outstanding += 1;
@@ -211,10 +231,36 @@ mod tests {
 
     #[test]
     fn a_flush_that_fails_is_repeated_and_the_counts_believed_in_the_end() {
-        let (mut audit, key) = suspect();
-        audit.begun(Side::Upstream, 7);
+        let (mut audit, key) = suspect(); // it asked at 60 ms
+        audit.begun(Side::Upstream, 7, 0);
         audit.ended(7, false);
-        assert_eq!(audit.look(key, &count(9, 4), 1_990 * MS), Finding::Flush);
-        assert_eq!(audit.look(key, &count(9, 4), 2_001 * MS), Finding::Lost(5));
+        assert_eq!(audit.look(key, &count(9, 4), 2_059 * MS), Finding::Flush);
+        assert_eq!(audit.look(key, &count(9, 4), 2_061 * MS), Finding::Lost(5));
+    }
+
+    #[test]
+    fn one_that_cannot_begin_is_put_off_and_the_counts_believed_in_the_end() {
+        let (mut audit, key) = suspect();
+        audit.put_off(Side::Upstream, 61 * MS);
+        assert_eq!(audit.look(key, &count(9, 4), 110 * MS), Finding::Wait);
+        assert_eq!(audit.look(key, &count(9, 4), 112 * MS), Finding::Flush);
+        assert_eq!(audit.look(key, &count(9, 4), 2_061 * MS), Finding::Lost(5));
+    }
+
+    #[test]
+    fn the_time_that_it_took_to_ask_is_nobodys_fault() {
+        let (mut audit, key) = suspect();
+        audit.begun(Side::Upstream, 7, 3_000 * MS);
+        assert_eq!(audit.look(key, &count(9, 4), 3_061 * MS), Finding::Wait);
+    }
+
+    #[test]
+    fn a_look_of_long_ago_is_no_reason_to_believe_the_counts() {
+        let (mut audit, key) = (Audit::default(), Key::EMPTY);
+        assert_eq!(audit.look(key, &count(9, 8), 0), Finding::Wait);
+        // Held, read, and written meanwhile.
+        assert_eq!(audit.look(key, &count(9, 8), 9_000 * MS), Finding::Flush);
+        audit.begun(Side::Upstream, 7, 0);
+        assert_eq!(audit.look(key, &count(9, 8), 9_001 * MS), Finding::Wait);
     }
 }

@@ -86,9 +86,10 @@ impl Agent {
         match self.audit.look(key, count, time) {
             Finding::Wait => {}
             Finding::Flush => {
-                // If it cannot begin, the next look asks again.
-                if let Ok(flush) = self.flushes.begin(&mut *self.shim, key.side(), time) {
-                    self.audit.begun(key.side(), flush.0);
+                let side = key.side();
+                match self.flushes.begin(&mut *self.shim, side, time) {
+                    Ok(flush) => self.audit.begun(side, flush.0, now().saturating_sub(time)),
+                    Err(_) => self.audit.put_off(side, time),
                 }
             }
             Finding::Lost(packets) => {
