@@ -180,7 +180,8 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         let holder = |key: &Key| self.flows.get(key).map(|flow| flow.hold);
         let come = keys.iter().any(|key| holder(key) == Some(id));
-        let taken = |key: &Key| holder(key).is_some_and(|holder| holder != id);
+        // One that only strays have brought here is nobody's.
+        let taken = |key: &Key| holder(key).is_some_and(|holder| holder != id && holder != 0);
         if !(come || named) || keys.iter().any(taken) {
             return Err(Refusal::NotOfHold {
                 flow: upstream,

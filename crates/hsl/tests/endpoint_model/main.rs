@@ -24,6 +24,8 @@ mod steps;
 mod traffic;
 mod world;
 
+use flowferry_hsl::endpoint::Role;
+use flowferry_hsl::key::Side;
 use kernel::Fault;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -56,6 +58,29 @@ proptest! {
     fn no_packet_is_lost_doubled_or_overtaken((limit, steps) in steps::run()) {
         play(Fault::None, limit, &steps)?;
     }
+}
+
+/// The stray came before the hold, and its side's other headers were known last.
+#[test]
+fn a_flow_that_strays_brought_here_is_let_go_again_by_its_alias() {
+    let steps = [
+        Step::Follow {
+            flow: 3,
+            side: Side::Downstream,
+            length: 60,
+        },
+        Step::Hold {
+            id: 4,
+            role: Role::Capture,
+            matching: 2,
+            except: Vec::new(),
+            sides: Side::ALL.to_vec(),
+        },
+        Step::ReleaseFlow { id: 4, flow: 3 },
+        Step::Alias { flow: 3 },
+        Step::ReleaseFlow { id: 4, flow: 3 },
+    ];
+    play(Fault::None, 1 << 20, &steps).unwrap();
 }
 
 /// A checker that finds nothing proves nothing.
