@@ -4,6 +4,8 @@ PATH := $(PATH):$(HOME)/.cargo/bin
 BIN := .venv/bin
 # crates/python holds bindings only and would need libpython to link a test.
 RUST_TESTS := --workspace --exclude flowferry-python
+# A change is judged by the same random cases each time; the soak looks for new ones.
+SEED := 33308
 CARGO_TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 \
 	&& echo "cargo nextest run --no-fail-fast --status-level fail" || echo "cargo test --quiet")
 
@@ -28,13 +30,14 @@ test: setup ## format check, lints, types, unit, property and system tests
 	  format "$(BIN)/ruff format --check . && cargo fmt --all --check" \
 	  lint "$(BIN)/ruff check . && cargo clippy --quiet --workspace --all-targets -- -D warnings" \
 	  types "$(BIN)/mypy" \
-	  rust "$(CARGO_TEST) $(RUST_TESTS) && cargo test --quiet --doc $(RUST_TESTS)" \
+	  rust "PROPTEST_RNG_SEED=$(SEED) $(CARGO_TEST) $(RUST_TESTS) && cargo test --quiet --doc $(RUST_TESTS)" \
 	  unit "$(BIN)/pytest -m 'not soak' --doctest-modules src tests --ignore=tests/system" \
 	  system "$(BIN)/pytest -m 'not soak' tests/system"
 
 soak: setup ## long repeats and fuzzing, as many as tests/soak.py says: hours
 	@setup/stages.sh \
 	  soak "$(BIN)/pytest -m soak -rA --durations=0 tests" \
+	  properties "PROPTEST_CASES=20000 cargo test --release --quiet $(RUST_TESTS)" \
 	  estate "FLOWFERRY_SEEDS=100000 cargo test --release -p flowferry-estate --test protocol takes && FLOWFERRY_SEEDS=1000 cargo test --release -p flowferry-estate --test protocol -- --skip takes"
 
 bench: setup ## an experiment: make bench NAME=...
