@@ -1,5 +1,6 @@
 """The order tests' judge finds what it is there to find: made-up disorder, and real disorder."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from flowferry.hsl import Agent, Config, Instance, Interfaces
 from flowferry.testbed import Chain
 
 Build = Callable[..., Chain]
+ENOUGH_PINGS = 20
 
 
 def verdict_on(arrivals: list[tuple[int, int]], sent: list[int]) -> Verdict:
@@ -71,6 +73,17 @@ def test_drops_doubles_and_swaps_on_the_way_are_counted_exactly(
     assert (found.lost, found.doubled, found.reordered, found.unknown) == (3, 2, 3, 0)
     sunk = flood.sunk
     assert (sunk["lost"], sunk["duplicated"], sunk["reordered"]) == (3, 2, 3)
+
+
+def test_a_capture_ends_though_frames_come_for_ever(netns_chain: Build, tmp_path: Path) -> None:
+    """As a controller's questions do: before one is in the file there is the next."""
+    chain = netns_chain(function="bridge", static_neighbours=True)
+    ping = ["ping", "-q", "-i", "0.002", chain.hosts["h2"].ip4]
+    with Tcpdump(chain, "h2", "eth0", tmp_path / "far.pcap", "icmp") as dump:
+        pings = chain.popen("h1", ping, stdout=subprocess.DEVNULL)
+        until(lambda: dump.look().received >= ENOUGH_PINGS, "pings")
+    assert pings.poll() is None
+    assert len(dump.records()) >= ENOUGH_PINGS
 
 
 def test_a_packet_socket_in_front_of_the_kernel_shim_is_found_out(
