@@ -145,6 +145,7 @@ class SendReport(TypedDict):
     flows: int
     quiet_flows: int
     sent: int
+    talk_sent: int
     payload_bytes: int
     frame_bytes: int
     duration_ns: int

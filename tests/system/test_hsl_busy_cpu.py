@@ -81,4 +81,5 @@ def test_released_packets_that_wait_for_a_busy_cpu_are_not_given_up(
                     ended = client.wait(hold)
                     assert (ended["lost_packets"], ended["state"]) == (0, "done"), ended
                     assert ended["released_packets"] == ended["captured_packets"]
+            assert client.status()["audits"] >= HOLDS, "nothing had to wait for long"
             source.close()

@@ -69,6 +69,7 @@ def test_every_packet_of_every_flow_is_counted(pair: Pair, to: str, flows: int, 
     got = sunk.result()
     assert sent["sent"] == flows * count
     assert sent["end_acknowledged"] is True
+    assert sent["talk_sent"] > 1
     assert got["clean"], got["verdict"]
     assert (got["sent"], got["received"], got["flows"]) == (flows * count, flows * count, flows)
     assert got["run"] == sent["run"]

@@ -146,6 +146,8 @@ pub struct SendReport {
     pub quiet_flows: u32,
     /// Packets sent.
     pub sent: u64,
+    /// Packets besides: greetings and sent counts, each time that they were said.
+    pub talk_sent: u64,
     /// UDP payload of each packet.
     pub payload_bytes: u32,
     /// Ethernet frame of each packet, without FCS.

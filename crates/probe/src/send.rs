@@ -14,6 +14,7 @@ use crate::socket::{SourceOptions, allow_files, dropped, open_source};
 use crate::talk::Talk;
 use crate::tally::Tally;
 use crate::worker::Place;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -87,6 +88,7 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
         peer,
         run: plan.run,
         control,
+        said: Cell::new(0),
     };
     control.set_ready();
 
@@ -133,6 +135,7 @@ fn send(config: &SendConfig, control: &Control) -> Result<SendReport> {
         &plan,
         config,
         emitted,
+        &talk,
         (icmp_errors, end_acknowledged),
         replies,
     ))
@@ -211,6 +214,7 @@ fn report(
     plan: &Plan,
     config: &SendConfig,
     emitted: Emitted,
+    talk: &Talk<'_>,
     (icmp_errors, end_acknowledged): (u64, Option<bool>),
     replies: Option<Received>,
 ) -> SendReport {
@@ -238,6 +242,7 @@ fn report(
         flows: config.flows,
         quiet_flows: plan.quiet_flows,
         sent: emitted.total,
+        talk_sent: talk.said.get(),
         payload_bytes: plan.payload as u32,
         frame_bytes: plan.frame as u32,
         duration_ns,

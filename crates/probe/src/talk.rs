@@ -8,6 +8,7 @@ use crate::inlet::Inlets;
 use crate::packet::{END_COUNTS, Encoding, EndCounts, FULL_LEN, Header, Kind};
 use crate::tally::Tally;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -24,6 +25,8 @@ pub struct Talk<'a> {
     pub run: u32,
     /// Asked to stop, it does.
     pub control: &'a Control,
+    /// Packets sent so far.
+    pub said: Cell<u64>,
 }
 
 impl Talk<'_> {
@@ -92,6 +95,7 @@ impl Talk<'_> {
             )
             .is_ok()
             {
+                self.said.set(self.said.get() + 1);
                 return;
             }
         }

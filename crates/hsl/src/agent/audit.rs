@@ -50,6 +50,8 @@ pub(super) struct Audit {
     watches: HashMap<Key, Watch>,
     /// One flush a side at a time, for however many flows.
     under_way: [Option<u64>; 2],
+    /// Flushes begun so far.
+    pub(super) flushes: u64,
 }
 
 impl Audit {
@@ -94,6 +96,7 @@ impl Audit {
     /// a CPU may have kept us, and is not to be held against the packets that wait there.
     pub(super) fn begun(&mut self, side: Side, flush: u64, took_ns: u64) {
         self.under_way[side.index()] = Some(flush);
+        self.flushes += 1;
         for watch in self.waiting(side) {
             watch.stage = Stage::Flushing(flush);
             watch.asked_ns = watch.asked_ns.map(|asked_ns| asked_ns + took_ns);
@@ -140,7 +143,8 @@ impl Audit {
 
     /// Nothing is outstanding any more.
     pub(super) fn clear(&mut self) {
-        *self = Audit::default();
+        self.watches.clear();
+        self.under_way = [None; 2];
     }
 }
 

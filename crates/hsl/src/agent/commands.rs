@@ -345,6 +345,7 @@ impl Agent {
             "handovers": self.handovers.describe(),
             "control_sent": self.radio.as_ref().map_or(0, |radio| radio.sent),
             "cpus": self.flushes.cpus(),
+            "audits": self.audit.flushes,
         })
     }
 }
