@@ -69,7 +69,7 @@ impl Cluster {
         member.busy += self.start.elapsed() - now;
         for action in actions {
             match action {
-                Action::Send { to, bytes } => {
+                Action::Send { to, bytes, .. } => {
                     for to in to {
                         let to = self.members.iter().position(|m| m.id == to).unwrap();
                         self.mail.push_back((at, to, bytes.clone()));

@@ -76,6 +76,11 @@ pub trait Fabric: Send + Sync {
     /// Sends `bytes` to each of `to`; never waits. One that is not there is passed over: the
     /// listener was told, or will be.
     fn send(&self, to: &[NodeId], bytes: &[u8]);
+    /// Sends what has been sent before and may be lost. One for whom something still waits to be sent
+    /// has lost nothing, and is passed over: repeating must not be what fills its queue.
+    fn repeat(&self, to: &[NodeId], bytes: &[u8]) {
+        self.send(to, bytes);
+    }
     /// The turn to receive, for a thread that is about to ask and wait: taken before asking, so that
     /// no other thread is woken by the answers. None: somebody has it, or there is no such thing.
     fn turn(&self) -> Option<Box<dyn Turn + '_>> {

@@ -88,7 +88,10 @@ impl Node {
             memory_limit: options.memory_limit,
         }));
         store.tick(now_ms());
-        let engine = Engine::new(me, Settings::default());
+        let mut settings = Settings::default();
+        // Whoever is slow to be taken for failed is slow to answer.
+        settings.move_timeout = settings.move_timeout.max(options.failure_after * 5);
+        let engine = Engine::new(me, settings);
         let replicas = engine.replicas();
         let shell = Arc::new(Shell::new(store, fabric, engine));
         let writing = Arc::downgrade(&shell);

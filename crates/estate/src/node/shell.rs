@@ -233,7 +233,10 @@ impl Shell {
     fn perform(&self, actions: Vec<Action>, calls: &mut Calls) {
         for action in actions {
             match action {
-                Action::Send { to, bytes } => self.fabric.send(&to, &bytes),
+                Action::Send { to, bytes, again } => match again {
+                    false => self.fabric.send(&to, &bytes),
+                    true => self.fabric.repeat(&to, &bytes),
+                },
                 Action::Done { call, result } => {
                     if matches!(result, Err(Error::Incomplete(_))) {
                         self.incomplete.fetch_add(1, Ordering::Relaxed);

@@ -114,6 +114,9 @@ pub enum Action {
         to: Vec<NodeId>,
         /// The message.
         bytes: Vec<u8>,
+        /// It was sent before: where that still waits to be sent nothing was lost, and this is not
+        /// needed.
+        again: bool,
     },
     /// A global read is done.
     Done {
@@ -336,13 +339,22 @@ impl Engine {
     }
 
     pub(super) fn send_bytes(&mut self, to: Vec<NodeId>, bytes: Vec<u8>) {
+        self.transmit(to, bytes, false);
+    }
+
+    /// Sends what has been sent before and may be lost.
+    pub(super) fn send_again(&mut self, to: &NodeId, bytes: Vec<u8>) {
+        self.transmit(vec![to.clone()], bytes, true);
+    }
+
+    fn transmit(&mut self, to: Vec<NodeId>, bytes: Vec<u8>, again: bool) {
         if to.is_empty() {
             return;
         }
         if bytes.len() <= self.settings.part {
-            self.out.push(Action::Send { to, bytes });
+            self.out.push(Action::Send { to, bytes, again });
         } else {
-            self.send_in_parts(to, bytes);
+            self.send_in_parts(to, bytes, again);
         }
     }
 }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Outgoing {
     bytes: Arc<[u8]>,
+    // The whole message was sent before.
+    repeated: bool,
     // Invariant: acknowledged <= sent <= count.
     acknowledged: u32,
     sent: u32,
@@ -72,7 +74,7 @@ impl Parts {
 }
 
 impl Engine {
-    pub(super) fn send_in_parts(&mut self, mut to: Vec<NodeId>, bytes: Vec<u8>) {
+    pub(super) fn send_in_parts(&mut self, mut to: Vec<NodeId>, bytes: Vec<u8>, repeated: bool) {
         to.retain(|member| !self.parts.is_under_way(member, &bytes));
         let count = u32::try_from(bytes.len().div_ceil(self.settings.part))
             .expect("a message is far shorter than 2^32 parts");
@@ -81,6 +83,7 @@ impl Engine {
             let serial = self.number();
             let long = Outgoing {
                 bytes: bytes.clone(),
+                repeated,
                 acknowledged: 0,
                 sent: 0,
                 count,
@@ -89,11 +92,11 @@ impl Engine {
                 ends: self.now + self.settings.longest_query,
             };
             self.parts.outgoing.insert((to.clone(), serial), long);
-            self.send_window(&to, serial);
+            self.send_window(&to, serial, false);
         }
     }
 
-    fn send_window(&mut self, to: &NodeId, serial: u64) {
+    fn send_window(&mut self, to: &NodeId, serial: u64, again: bool) {
         let Some(long) = self.parts.outgoing.get_mut(&(to.clone(), serial)) else {
             return;
         };
@@ -110,6 +113,7 @@ impl Engine {
             self.out.push(Action::Send {
                 to: vec![to.clone()],
                 bytes: part.emit(),
+                again: again || long.repeated,
             });
         }
         long.sent = long.sent.max(until);
@@ -130,7 +134,7 @@ impl Engine {
             long.again = self.now + self.settings.retry;
             long.ends = self.now + self.settings.longest_query;
         }
-        self.send_window(from, serial);
+        self.send_window(from, serial, false);
     }
 
     pub(super) fn part(
@@ -169,6 +173,7 @@ impl Engine {
         self.out.push(Action::Send {
             to: vec![from.clone()],
             bytes: Message::Want { serial, next }.emit(),
+            again: false,
         });
         self.arrivals_heard(from);
         // A part within a part is nonsense.
@@ -191,7 +196,7 @@ impl Engine {
             }
         }
         for (to, serial) in again {
-            self.send_window(&to, serial);
+            self.send_window(&to, serial, true);
         }
         for ((from, serial), long) in &mut self.parts.incoming {
             if long.again <= now {
@@ -204,6 +209,7 @@ impl Engine {
                         next: long.next,
                     }
                     .emit(),
+                    again: true,
                 });
             }
         }

@@ -16,6 +16,7 @@ static estate *member(const char *node, const char *listen, const char *peers)
     options.listen = listen;
     options.peers = peers;
     options.timeout_ms = 10000;
+    options.failure_after_ms = 20000; /* under valgrind members are slow */
     CHECK(estate_open(&options, &es) == ESTATE_OK);
     return es;
 }

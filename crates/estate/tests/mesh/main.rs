@@ -41,6 +41,24 @@ fn messages_come_in_order_and_whole_whatever_their_length() {
     }
 }
 
+/// Its queue is for what it has not been sent yet: it is given up when that grows too long.
+#[test]
+fn what_is_repeated_to_a_slow_member_does_not_wait_behind_itself() {
+    let first = Member::new("a").start();
+    let second = Member::new("b").peer(&first).start();
+    let to = first.mesh.members();
+    let occupied = second.occupied();
+    for _ in 0..100 {
+        first.mesh.repeat(&to, &vec![7; 1 << 20]);
+    }
+    first.mesh.send(&to, b"last");
+    drop(occupied);
+    let last = || second.heard("a").last() == Some(&b"last".to_vec());
+    eventually("what was sent is there", last);
+    assert!(second.heard("a").len() < 50, "all repeats were sent");
+    assert!(first.lost().is_empty() && second.lost().is_empty());
+}
+
 #[test]
 fn all_dial_all_at_once_and_each_pair_keeps_one_link() {
     let members: Vec<_> = (0..8).map(|n| Member::new(&format!("m{n}"))).collect();

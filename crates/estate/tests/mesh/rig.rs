@@ -167,6 +167,10 @@ impl Running {
             .map(|m| m.name.to_string())
             .collect()
     }
+    /// Has it hear nothing more until this is dropped.
+    pub fn occupied(&self) -> impl Sized {
+        self.memory.messages.lock().unwrap()
+    }
     pub fn heard(&self, from: &str) -> Vec<Vec<u8>> {
         let messages = self.memory.messages.lock().unwrap();
         messages

@@ -349,6 +349,40 @@ fn a_long_flow_takes_its_time_over_a_slow_network() {
     assert!(sent < 6 * (40 << 10), "{sent} bytes sent for 40 KiB");
 }
 
+/// A fabric may leave out what it was given before; so that has to be said, of chunks and of parts.
+#[test]
+fn what_is_sent_again_is_said_to_be_so() {
+    const SLOW: Duration = Duration::from_millis(400);
+    const COUNT: usize = 20;
+    let weather = Weather {
+        least: SLOW,
+        most: SLOW,
+        ..Weather::FAIR
+    };
+    for (part, len) in [(1 << 10, 10 << 10), (64 << 10, 2 << 10)] {
+        let settings = Settings {
+            chunk: 4 << 10,
+            part,
+            ..Settings::default()
+        };
+        let mut world = World::with(&["a", "b"], 1, weather, settings);
+        world.run_for(4 * SLOW);
+        for flow in 0..COUNT {
+            let key = format!("flow:{flow}/n");
+            world.store(0).set(&key, vec![7; len]).unwrap();
+        }
+        let call = take(&mut world, 1, 0, 1, flows(COUNT), true);
+        while world.result_of_take(1, call).is_none() {
+            world.step();
+        }
+        let items = (COUNT * len) as u64;
+        let first = world.bytes - world.bytes_again;
+        // Besides there are acknowledgements, short and many.
+        assert!((items..items * 3 / 2).contains(&first), "{first} {items}");
+        assert!(world.bytes_again > items / 2, "nothing was sent again");
+    }
+}
+
 #[test]
 fn an_aborted_move_is_not_sent_any_further() {
     let settings = Settings {

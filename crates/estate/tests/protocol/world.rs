@@ -116,6 +116,8 @@ pub struct World {
     pub watching: Vec<(usize, u64)>,
     pub messages: u64,
     pub bytes: u64,
+    /// Of these, those that were sent before.
+    pub bytes_again: u64,
     pub biggest: usize,
     // Timers that have fired without the time going on.
     idle: u32,
@@ -152,6 +154,7 @@ impl World {
             watching: Vec::new(),
             messages: 0,
             bytes: 0,
+            bytes_again: 0,
             biggest: 0,
             idle: 0,
         };
@@ -213,7 +216,10 @@ impl World {
         let me = self.hosts[at].id.clone();
         for action in actions {
             match action {
-                Action::Send { to, bytes } => {
+                Action::Send { to, bytes, again } => {
+                    if again {
+                        self.bytes_again += (bytes.len() * to.len()) as u64;
+                    }
                     for to in to {
                         self.transmit(at, &me, to, &bytes);
                     }

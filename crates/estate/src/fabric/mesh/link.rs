@@ -169,6 +169,11 @@ impl Link {
         sending.queue.is_empty()
     }
 
+    /// Whether something still waits that the socket would not take.
+    pub fn is_behind(&self) -> bool {
+        !self.sending.lock().queue.is_empty()
+    }
+
     /// Why nothing more can be sent, if that is so.
     pub fn overrun(&self) -> bool {
         self.sending.lock().overrun

@@ -247,6 +247,25 @@ impl Shared {
         }
     }
 
+    /// Sends over each link that is fit for it, to each of `to` or to who relays to it.
+    fn post(&self, to: &[NodeId], bytes: &[u8], fit: impl Fn(&Link) -> bool) {
+        let links = self.links.read();
+        let mut far = Vec::new();
+        for member in to {
+            match links.get(member) {
+                Some(link) if fit(link) => {
+                    link.send_message(bytes);
+                    self.messages_sent.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(_) => {}
+                None => far.push(member),
+            }
+        }
+        if !far.is_empty() {
+            self.send_far(&links, &far, bytes, fit);
+        }
+    }
+
     /// The first round of dialling is over.
     fn over(&self, outcome: Result<(), FabricError>) {
         let mut joining = self.joining.lock();
@@ -294,20 +313,11 @@ impl Fabric for Mesh {
     }
 
     fn send(&self, to: &[NodeId], bytes: &[u8]) {
-        let links = self.shared.links.read();
-        let mut far = Vec::new();
-        for member in to {
-            match links.get(member) {
-                Some(link) => {
-                    link.send_message(bytes);
-                    self.shared.messages_sent.fetch_add(1, Ordering::Relaxed);
-                }
-                None => far.push(member),
-            }
-        }
-        if !far.is_empty() {
-            self.shared.send_far(&links, &far, bytes);
-        }
+        self.shared.post(to, bytes, |_| true);
+    }
+
+    fn repeat(&self, to: &[NodeId], bytes: &[u8]) {
+        self.shared.post(to, bytes, |link| !link.is_behind());
     }
 
     fn turn(&self) -> Option<Box<dyn Turn + '_>> {

@@ -91,10 +91,11 @@ impl Shared {
         links: &HashMap<NodeId, Arc<Link>>,
         to: &[&NodeId],
         bytes: &[u8],
+        fit: impl Fn(&Link) -> bool,
     ) {
         let routes = self.routes.read();
         for (relay, members) in routes.ways(to) {
-            if let Some(link) = links.get(relay) {
+            if let Some(link) = links.get(relay).filter(|link| fit(link)) {
                 self.messages_sent
                     .fetch_add(members.len() as u64, Ordering::Relaxed);
                 link.send(&Frame::Relay(members, bytes));

@@ -221,8 +221,14 @@ impl Engine {
     }
 
     pub(super) fn resend(&mut self, store: &Store, id: u64) {
-        if let Some(departure) = self.departures.moves.get_mut(&id) {
-            departure.sent = departure.acknowledged;
+        let Some(departure) = self.departures.moves.get(&id) else {
+            return;
+        };
+        let to = departure.dest.clone();
+        // Of what has ended nothing is left.
+        let unheard = departure.chunks.get(departure.acknowledged..departure.sent);
+        for bytes in unheard.unwrap_or_default().to_vec() {
+            self.send_again(&to, bytes);
         }
         self.pump(store, id);
     }
