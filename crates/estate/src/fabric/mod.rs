@@ -77,7 +77,8 @@ pub trait Fabric: Send + Sync {
     /// listener was told, or will be.
     fn send(&self, to: &[NodeId], bytes: &[u8]);
     /// Sends what has been sent before and may be lost. One for whom something still waits to be sent
-    /// has lost nothing, and is passed over: repeating must not be what fills its queue.
+    /// is passed over: on an ordered link it has lost nothing, and repeating must not be what fills its
+    /// queue. So what matters has to be repeated more than once.
     fn repeat(&self, to: &[NodeId], bytes: &[u8]) {
         self.send(to, bytes);
     }

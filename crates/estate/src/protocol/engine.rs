@@ -35,6 +35,8 @@ pub struct Settings {
     pub retry: Duration,
     /// A move without any sign of the other side for so long is aborted, where it may be.
     pub move_timeout: Duration,
+    /// A joint write that not all have come to for so long is decided against.
+    pub joint_timeout: Duration,
     /// A member that has been gone for so long is taken for dead, with all its memory, by joint
     /// writes that cannot be decided without it. A move waits for a proof; its caller does not.
     pub declare_dead: Duration,
@@ -52,6 +54,7 @@ impl Default for Settings {
             longest_query: Duration::from_secs(10),
             retry: Duration::from_millis(50),
             move_timeout: Duration::from_secs(5),
+            joint_timeout: Duration::from_secs(5),
             declare_dead: Duration::from_secs(10),
             chunk: 256 << 10,
             window: 8,

@@ -246,7 +246,7 @@ impl Engine {
         if with.first().map(String::as_str) != Some(&*self.own.name) {
             return;
         }
-        let ends = self.now + self.settings.move_timeout;
+        let ends = self.now + self.settings.joint_timeout;
         let tally = self.joints.tallies.entry(joint).or_insert_with(|| Tally {
             with: with.clone(),
             heard: BTreeMap::new(),

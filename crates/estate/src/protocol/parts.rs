@@ -15,8 +15,6 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Outgoing {
     bytes: Arc<[u8]>,
-    // The whole message was sent before.
-    repeated: bool,
     // Invariant: acknowledged <= sent <= count.
     acknowledged: u32,
     sent: u32,
@@ -74,7 +72,7 @@ impl Parts {
 }
 
 impl Engine {
-    pub(super) fn send_in_parts(&mut self, mut to: Vec<NodeId>, bytes: Vec<u8>, repeated: bool) {
+    pub(super) fn send_in_parts(&mut self, mut to: Vec<NodeId>, bytes: Vec<u8>, again: bool) {
         to.retain(|member| !self.parts.is_under_way(member, &bytes));
         let count = u32::try_from(bytes.len().div_ceil(self.settings.part))
             .expect("a message is far shorter than 2^32 parts");
@@ -83,7 +81,6 @@ impl Engine {
             let serial = self.number();
             let long = Outgoing {
                 bytes: bytes.clone(),
-                repeated,
                 acknowledged: 0,
                 sent: 0,
                 count,
@@ -92,7 +89,7 @@ impl Engine {
                 ends: self.now + self.settings.longest_query,
             };
             self.parts.outgoing.insert((to.clone(), serial), long);
-            self.send_window(&to, serial, false);
+            self.send_window(&to, serial, again);
         }
     }
 
@@ -113,7 +110,7 @@ impl Engine {
             self.out.push(Action::Send {
                 to: vec![to.clone()],
                 bytes: part.emit(),
-                again: again || long.repeated,
+                again,
             });
         }
         long.sent = long.sent.max(until);

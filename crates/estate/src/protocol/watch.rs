@@ -239,7 +239,7 @@ impl Engine {
             }
         }
         for (serial, keys) in late {
-            self.send_report(store, &key, serial, &keys);
+            self.send_report(store, &key, serial, &keys, true);
         }
         if *from != self.own {
             self.send_one(from, &Message::Watching { watch: number });
@@ -261,12 +261,19 @@ impl Engine {
             if key.0 != self.own {
                 watcher.sent.insert(serial, (self.now, keys.clone()));
             }
-            self.send_report(store, key, serial, &keys);
+            self.send_report(store, key, serial, &keys, false);
         }
     }
 
-    /// Says what `keys` are now.
-    fn send_report(&mut self, store: &Store, key: &(NodeId, u64), serial: u64, keys: &[String]) {
+    /// Says what `keys` are now; `again`: as it was said before.
+    fn send_report(
+        &mut self,
+        store: &Store,
+        key: &(NodeId, u64),
+        serial: u64,
+        keys: &[String],
+        again: bool,
+    ) {
         let (mut items, mut gone) = (Vec::new(), Vec::new());
         for key in keys {
             match store.get_item(key) {
@@ -284,7 +291,10 @@ impl Engine {
                 items,
                 gone,
             };
-            self.send_one(&key.0, &report);
+            match again {
+                false => self.send_one(&key.0, &report),
+                true => self.send_again(&key.0, report.emit()),
+            }
         }
     }
 

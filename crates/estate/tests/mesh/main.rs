@@ -48,6 +48,10 @@ fn what_is_repeated_to_a_slow_member_does_not_wait_behind_itself() {
     let second = Member::new("b").peer(&first).start();
     let to = first.mesh.members();
     let occupied = second.occupied();
+    first.mesh.send(&to, b"first");
+    eventually("it is being told", || {
+        second.mesh.statistics().messages_received == 1
+    });
     for _ in 0..100 {
         first.mesh.repeat(&to, &vec![7; 1 << 20]);
     }

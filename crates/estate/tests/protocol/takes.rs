@@ -377,8 +377,9 @@ fn what_is_sent_again_is_said_to_be_so() {
         }
         let items = (COUNT * len) as u64;
         let first = world.bytes - world.bytes_again;
-        // Besides there are acknowledgements, short and many.
-        assert!((items..items * 3 / 2).contains(&first), "{first} {items}");
+        // Besides there are acknowledgements, short and many; and they ask for what goes beyond the
+        // window of a long message that is sent again, so that cannot fill a queue.
+        assert!((items..items * 2).contains(&first), "{first} {items}");
         assert!(world.bytes_again > items / 2, "nothing was sent again");
     }
 }

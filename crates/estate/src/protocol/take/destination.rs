@@ -175,7 +175,7 @@ impl Engine {
             away_since: None,
         };
         self.arrivals.moves.insert(move_id, arrival);
-        self.repeat_arrival(move_id);
+        self.say_arrival(move_id, false);
         Ok(())
     }
 
@@ -196,8 +196,8 @@ impl Engine {
         (was, self.finish())
     }
 
-    /// Says again what the source has not answered.
-    pub(super) fn repeat_arrival(&mut self, id: u64) {
+    /// Says what the source has not answered; `again`: as it was said before.
+    pub(super) fn say_arrival(&mut self, id: u64, again: bool) {
         let Some(arrival) = self.arrivals.moves.get(&id) else {
             return;
         };
@@ -221,7 +221,10 @@ impl Engine {
         };
         let source = arrival.source.clone();
         if self.members.is_live(&source) {
-            self.send_one(&source, &message);
+            match again {
+                false => self.send_one(&source, &message),
+                true => self.send_again(&source, message.emit()),
+            }
         }
     }
 
@@ -303,7 +306,7 @@ impl Engine {
                 store.observe(clock);
                 arrival.ready_at = clock;
                 arrival.taken.items = arrival.keys.len() as u64;
-                self.repeat_arrival(id);
+                self.say_arrival(id, false);
             }
             Duty::Own | Duty::Adopt => {
                 let at = match row.duty {
@@ -324,7 +327,7 @@ impl Engine {
                 store.thaw(hold);
                 if row.duty == Duty::Own {
                     // The callers wait until the source has removed its items, too.
-                    self.repeat_arrival(id);
+                    self.say_arrival(id, false);
                 } else {
                     self.answer_takers(id);
                 }

@@ -101,7 +101,7 @@ impl Engine {
             } else if arrival.away_since.is_some() {
                 self.leave_in_doubt(id);
             } else {
-                self.repeat_arrival(id);
+                self.say_arrival(id, true);
             }
         }
     }
@@ -173,7 +173,7 @@ impl Engine {
                 arrival.away_since = None;
                 arrival.again = self.now + arrival.pause;
             }
-            self.repeat_arrival(id);
+            self.say_arrival(id, false);
         }
     }
 }
