@@ -58,7 +58,7 @@ class Counts:
 def _counts(said: str) -> Counts:
     """The three figures of tcpdump, on one line (SIGUSR1) or on three (at its end)."""
     found = [int(number) for number in re.findall(r"(\d+) packets? ", said)]
-    return Counts(*found)
+    return Counts(*found[:3])  # a fourth is of the device
 
 
 class Tcpdump:
@@ -105,7 +105,7 @@ class Tcpdump:
     def look(self) -> Counts:
         """The figures so far."""
         self._child.send_signal(signal.SIGUSR1)
-        return _counts(self._line("packets captured"))
+        return _counts(self._line(" captured, "))
 
     def __enter__(self) -> Self:
         return self

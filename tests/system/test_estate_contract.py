@@ -289,6 +289,7 @@ def test_none_holds_it(backend: Backend) -> None:
 def test_reducers_over_the_cluster(shared: Backend) -> None:
     nodes = shared.several(3)
     for number, es in enumerate(nodes):
+        es.get_global("int", "count")  # what is written now is later than what it has seen
         es.set("int", number + 1)
         es.set("float", number / 2)
         es.set("text", f"{number}\n")

@@ -37,6 +37,8 @@ Build = Callable[..., Chain]
 LOAD, LEAST = 0.8, 0.25
 #: From one trial to the next that is slower.
 SLOWER = 0.8
+#: Frames of h1 that nobody asked for, at the most.
+LATE = 10
 #: Frames that a CPU's receive queue takes.
 BURSTS = 100_000
 FILTER = "udp and dst host 10.0.0.2"
@@ -179,7 +181,11 @@ def attempt(
     assert flood.sunk["reordered"] == flood.sunk["duplicated"] == 0, trial
     # What opens and closes a run is repeated until it is answered, and may be lost like the rest.
     talk = left - flood.sent["sent"]
-    assert talk == flood.sent["talk_sent"] > 0, (left, trial)
+    # h1 itself answers an acknowledgement that comes after the sender has gone, and its device may
+    # drop what it cannot take.
+    said = flood.sent["talk_sent"]
+    assert said > 0, trial
+    assert said - trial.dropped <= talk <= said + LATE, (left, trial)
     unread = verdict.lost + flood.sunk["sink_dropped"]
     assert unread - talk <= flood.sunk["lost"] <= unread, trial
     assert left == came or verdict.lost, (left, came, trial)
