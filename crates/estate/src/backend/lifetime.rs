@@ -68,9 +68,14 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+
+    /// A fork is one of the whole process: no handle of another test may be open meanwhile.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn it_ends_once() {
+        let _alone = ALONE.lock();
         let life = Lifetime::begin();
         assert_eq!(life.check(), Ok(()));
         assert!(life.end());
@@ -80,6 +85,7 @@ mod tests {
 
     #[test]
     fn a_child_may_not_use_it() {
+        let _alone = ALONE.lock();
         let life = Lifetime::begin();
         forked();
         assert_eq!(life.check(), Err(Error::Forked));
