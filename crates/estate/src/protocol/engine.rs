@@ -345,12 +345,8 @@ impl Engine {
         self.transmit(to, bytes, false);
     }
 
-    /// Sends what has been sent before and may be lost.
-    pub(super) fn send_again(&mut self, to: &NodeId, bytes: Vec<u8>) {
-        self.transmit(vec![to.clone()], bytes, true);
-    }
-
-    fn transmit(&mut self, to: Vec<NodeId>, bytes: Vec<u8>, again: bool) {
+    /// The same; `again`: it has been sent before and may be lost.
+    pub(super) fn transmit(&mut self, to: Vec<NodeId>, bytes: Vec<u8>, again: bool) {
         if to.is_empty() {
             return;
         }

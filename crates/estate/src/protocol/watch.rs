@@ -291,10 +291,7 @@ impl Engine {
                 items,
                 gone,
             };
-            match again {
-                false => self.send_one(&key.0, &report),
-                true => self.send_again(&key.0, report.emit()),
-            }
+            self.transmit(vec![key.0.clone()], report.emit(), again);
         }
     }
 

@@ -221,10 +221,7 @@ impl Engine {
         };
         let source = arrival.source.clone();
         if self.members.is_live(&source) {
-            match again {
-                false => self.send_one(&source, &message),
-                true => self.send_again(&source, message.emit()),
-            }
+            self.transmit(vec![source], message.emit(), again);
         }
     }
 

@@ -228,7 +228,7 @@ impl Engine {
         // Of what has ended nothing is left.
         let unheard = departure.chunks.get(departure.acknowledged..departure.sent);
         for bytes in unheard.unwrap_or_default().to_vec() {
-            self.send_again(&to, bytes);
+            self.transmit(vec![to.clone()], bytes, true);
         }
         self.pump(store, id);
     }
