@@ -1,10 +1,11 @@
 """Slow links: where order behind the functions holds, and where docs/direct.md says it need not.
 
-While flows move, other traffic keeps a queue of some ten milliseconds at one place: in front of the
-instances or behind the far switch, where it holds back all packets of a flow alike; or behind one
-instance, so that what that one let out waits longer than the fence takes.
+While flows move, other traffic keeps a queue at one place: of some ten milliseconds in front of the
+instances or behind the far switch, where it holds back all packets of a flow alike; or of some
+hundred behind one instance, so that what that one let out waits longer than the fence takes.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,33 +17,36 @@ from hsl_pcap import until
 from flowferry.controller import Platform
 from flowferry.testbed import Testbed, links, shaping
 
-#: Mbit/s of the slow link, and what fills it to 80 %, by bursts of 60 frames.
-LINK = 30.0
-FILLER: dict[str, Any] = {"rate": 3000, "frame": 1000, "segments": 60, "echo": False}
-FLOWS, RATE = 4, 1000
+#: Mbit/s of the slow link, where it is slower than a fence, and what fills it to 80 %, by bursts of
+#: 60 frames: 16 ms of every 20 and 240 ms of every 300. A switch lets some 90 frames wait.
+LINK, SLOWER = 30.0, 2.0
+FILLER: dict[str, Any] = {"frame": 1000, "segments": 60, "echo": False}
+FLOWS = 4
 #: Delay that shows that a queue stood: what a tenth of the packets had at least, ns.
 STOOD = 3_000_000
 
 
 @contextmanager
-def slow(testbed: Bed, *slow: tuple[str, str]) -> Iterator[Platform]:
+def slow(testbed: Bed, *slow: tuple[str, str], mbit: float = LINK) -> Iterator[Platform]:
     """A deployment some of whose devices send slowly; namespaces by role."""
     bed = testbed(instances=2, steering=True)
     for role, dev in slow:
-        shaping.limit(bed.namespaces[role], dev, LINK, mtu=bed.options.transit_mtu)
+        shaping.limit(bed.namespaces[role], dev, mbit, mtu=bed.options.transit_mtu, queue=0.5)
     # What waits in a queue may leave it on any CPU: the next device has to be steered.
     behind = [f"{one.name}-down" for one in bed.instances]
     links.steer(bed.namespaces["sw"], behind, on=True)
     with Platform(bed, settling_ms=500) as platform:
         for address in (bed.hosts["h2"].ip4, bed.hosts["h2"].ip6):
             bed.run("h1", ["ping", "-c1", "-W5", address])
-        with Echo(bed, flows=1, to=bed.hosts["h2"].ip6, **FILLER):  # IPv6: it stays at i1
+        with Echo(
+            bed, flows=1, to=bed.hosts["h2"].ip6, rate=mbit * 100, **FILLER
+        ):  # IPv6: it stays at i1
             yield platform
 
 
-def steady(bed: Testbed) -> Echo:
-    """What moves."""
-    return Echo(bed, flows=FLOWS, rate=RATE, to=bed.hosts["h2"].ip4, echo=False)
+def steady(bed: Testbed, *, mbit: float = LINK) -> Echo:
+    """What moves: 7 % of the slow link."""
+    return Echo(bed, flows=FLOWS, rate=mbit * 100, to=bed.hosts["h2"].ip4, echo=False)
 
 
 def move(platform: Platform, echo: Echo, to: str) -> None:
@@ -70,16 +74,25 @@ def test_order_holds_where_one_queue_holds_back_all_of_a_flow(
     assert (echo.there["reordered"], echo.there["duplicated"]) == (0, 0)
 
 
+def waiting(bed: Testbed) -> float:
+    """Seconds of the slower link's time that wait to leave i1 for the far switch."""
+    shown = bed.run("i1", ["tc", "-s", "-j", "qdisc", "show", "dev", "down"]).stdout
+    backlog: int = json.loads(shown)[0]["backlog"]
+    return backlog * 8 / (SLOWER * 1e6)
+
+
 def test_behind_one_slow_instance_packets_are_overtaken_but_not_lost(testbed: Bed) -> None:
     """The limit that is documented. Towards the slow instance all is in order."""
-    with slow(testbed, ("i1", "down")) as platform:
+    with slow(testbed, ("i1", "down"), mbit=SLOWER) as platform:
+        bed = platform.bed
         for _ in range(10):
-            with steady(platform.bed) as away:
+            with steady(bed, mbit=SLOWER) as away:
+                until(lambda: waiting(bed) > 0.2, "a queue behind i1")
                 move(platform, away, "i2")
-            with steady(platform.bed) as back:
+            with steady(bed, mbit=SLOWER) as back:
                 move(platform, back, "i1")
             for echo in (away, back):
-                assert echo.there["duplicated"] == 0
+                assert (echo.there["lost"], echo.there["duplicated"]) == (0, 0)
             assert back.there["reordered"] == 0
             if away.there["reordered"]:
                 return

@@ -8,11 +8,11 @@ QUEUE = 0.05
 BURST = 0.005
 
 
-def limit(ns: str, dev: str, mbit: float, *, mtu: int) -> None:
-    """Hold a device to `mbit` Mbit/s of what it sends."""
+def limit(ns: str, dev: str, mbit: float, *, mtu: int, queue: float = QUEUE) -> None:
+    """Hold a device to `mbit` Mbit/s of what it sends; a frame waits `queue` seconds at most."""
     rate = int(mbit * 1_000_000 / 8)
     burst = max(int(rate * BURST), 2 * (mtu + 22))
-    most = burst + int(rate * QUEUE)
+    most = burst + int(rate * queue)
     namespace.configure(
         ns,
         lambda ipr: ipr.tc("add", "tbf", links.index(ipr, dev), rate=rate, burst=burst, limit=most),
