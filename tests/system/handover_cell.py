@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from handover_rig import Echo, Function
+from handover_rig import PATIENT, Echo, Function
 from hsl_pcap import until
 from softnet import dropped_on_the_way
 
@@ -95,6 +95,8 @@ class Fault(Protocol):
     #: Packets each second, and packets that it lasts for.
     rate: int
     lasts: int
+    #: Whether agents must not finish alone meanwhile.
+    patient: bool
 
     def prepare(self, cell: "Cell", stack: ExitStack) -> None:
         """Before there is traffic; whatever is entered into `stack` ends behind it."""
@@ -126,7 +128,8 @@ class Cell:
         """Start nothing yet."""
         waits = victim == CONTROLLER and fault is None
         if settling_ms is None:
-            settling_ms = PATIENT_MS if waits else SETTLING_MS
+            patient = waits or (fault is not None and fault.patient)
+            settling_ms = PATIENT_MS if patient else SETTLING_MS
         self._fault = fault
         self._player = ThreadPoolExecutor(1)
         self._played: Future[None] | None = None
@@ -140,7 +143,7 @@ class Cell:
         self.platform = Platform(
             bed,
             function_sockets=True,
-            agent={"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {},
+            agent=PATIENT | ({"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {}),
             agents=self._own,
             settling_ms=settling_ms,
             deadline_ms=2000,

@@ -48,6 +48,8 @@ class Trouble:
     #: Packets each second, and packets that it lasts for.
     rate = RATE
     lasts = RATE // 5
+    #: Whether agents must not finish alone meanwhile.
+    patient = False
 
     def __init__(self, folder: Path) -> None:
         """`folder` is there for captures."""
@@ -170,6 +172,8 @@ class Frames(Trouble):
     A flow begins meanwhile, so that there is one of these where there can be.
     """
 
+    patient = True
+
     def __init__(self, folder: Path, how: str) -> None:
         super().__init__(folder)
         self._how = how
@@ -243,6 +247,7 @@ class Forged(Trouble):
     what comes from functions, to another instance too, but nothing from hosts.
     """
 
+    patient = True
     lasts = RATE // 10
 
     def prepare(self, cell: Cell, stack: ExitStack) -> None:

@@ -276,6 +276,11 @@ def adapters(platform: Platform, folder: Path, export: str, take: str) -> Iterat
             child.communicate(timeout=20)
 
 
+#: Of agents: behind a forwarder's last packet nothing but time tells, and it may have to wait for a
+#: CPU (docs/hsl.md, "Drain").
+PATIENT = {"drain_quiet_us": 100_000}
+
+
 def clean(echo: Echo) -> None:
     assert echo.sent["replies"] is not None
     for account in (echo.there, echo.sent["replies"]):

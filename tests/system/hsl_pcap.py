@@ -32,7 +32,7 @@ COMPACT_DATA = 0xF1C0
 
 
 def until(
-    condition: Callable[[], bool], what: str, *, seconds: float = 10.0, poll: float = 0.002
+    condition: Callable[[], bool], what: str, *, seconds: float = 30.0, poll: float = 0.002
 ) -> None:
     """Poll until `condition()` holds."""
     deadline = time.monotonic() + seconds

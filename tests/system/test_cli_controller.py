@@ -139,16 +139,13 @@ def test_a_rule_for_one_way_is_added_listed_and_removed(name: str) -> None:
 
 def test_a_move_under_way_is_shown_as_it_stands_and_one_that_waits_is_called_off(name: str) -> None:
     there = ("--name", name)
-    words = ("--match", "udp,tp_dst=12", "--to", "i2", "--settling", "8000")
+    words = ("--match", "udp,tp_dst=12", "--to", "i2", "--settling", "15000")
     first, second = (ask("move", *words, *there) for _ in range(2))
     assert {first["state"], second["state"]} <= {"preparing", "turning", "fencing", "moving"}
     number = str(second["id"])
     assert "waits for an earlier" in flowferry("handovers", "show", number, *there)
     called_off = flowferry("handovers", "abort", number, *there)
     assert called_off == f"handover {number} aborted: called off by request\n"
-    assert ask("handovers", "show", number, *there)["state"] == "aborted"
-    again = flowferry("handovers", "abort", number, *there, status=1)
-    assert again == f"Error: handover {number} is over: aborted\n"
     first_number = str(first["id"])
 
     def imported() -> bool:
@@ -158,6 +155,9 @@ def test_a_move_under_way_is_shown_as_it_stands_and_one_that_waits_is_called_off
     late = flowferry("handovers", "abort", first_number, *there, status=1)
     assert late.startswith(f"Error: handover {first_number} is moving: too late to call it off")
     assert late.count("\n") == 1
+    assert ask("handovers", "show", number, *there)["state"] == "aborted"
+    again = flowferry("handovers", "abort", number, *there, status=1)
+    assert again == f"Error: handover {number} is over: aborted\n"
     over = ask("handovers", "show", first_number, "--wait", *there)
     assert (over["state"], over["error"]) == ("done", None)
     flowferry("rules", "remove", str(over["rule"]), "--wait", *there)

@@ -48,7 +48,7 @@ class Rig:
         """Ten pings, 20 ms apart; captured ones are answered late."""
         ip4 = self.chain.hosts["h2"].ip4
         return self.chain.popen(
-            "h1", ["ping", "-c10", "-i0.02", "-W5", ip4], stdout=subprocess.PIPE, text=True
+            "h1", ["ping", "-c10", "-i0.02", "-W60", ip4], stdout=subprocess.PIPE, text=True
         )
 
 
@@ -71,7 +71,7 @@ def test_hold_release_wait(rig: Rig) -> None:
     assert rig.ask("release", "7") == {"id": 7, "flow": None}
     ended = rig.ask("wait", "7")
     assert (ended["state"], ended["released_packets"], ended["lost_packets"]) == ("done", 10, 0)
-    output, _ = ping.communicate(timeout=10)
+    output, _ = ping.communicate(timeout=70)
     assert "10 packets transmitted, 10 received" in output
     assert "done" in rig.say("wait", "7")
     assert rig.ask("forget") == {}

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from handover_rig import Bed, Echo
+from handover_rig import Bed, Echo, Function
 from hsl_pcap import until
 
 from flowferry.controller import Client, ControllerError, Platform
@@ -23,7 +23,7 @@ MAIN = [sys.executable, "-c", "from flowferry.cli import main; main()"]
 @pytest.fixture
 def platform(testbed: Bed) -> Iterator[Platform]:
     bed = testbed(instances=2, steering=True)
-    with Platform(bed, settling_ms=400) as up:
+    with Platform(bed, settling_ms=400, function_sockets=True) as up:
         bed.run("h1", ["ping", "-c1", "-W5", bed.hosts["h2"].ip4])
         yield up
 
@@ -162,13 +162,16 @@ def figures(client: Client) -> dict[str, float]:
 
 
 def test_metrics_add_up_to_what_the_handovers_say(platform: Platform) -> None:
-    client = platform.client
-    with Echo(platform.bed, flows=5, rate=1000):
+    client, bed = platform.client, platform.bed
+    with Echo(bed, flows=5, rate=1000):
         for to in ("i2", "i1", "i2"):
             assert client.move("udp", to, wait=True)["state"] == "done"
-        begun = client.move("udp", "i1", settling_ms=20_000)
-        client.abort(begun["id"])
-        assert client.wait(begun["id"])["state"] == "aborted"
+        with Function(bed.owner.directory / "fn-i2.sock", holds=["export"]) as source:
+            begun = client.move("udp", "i1")
+            source.await_event("export")
+            client.abort(begun["id"])
+            source.go()
+            assert client.wait(begun["id"])["state"] == "aborted"
     found, over = figures(client), client.handovers()
     for state, number in (("done", 3.0), ("aborted", 1.0)):
         kind = f'{{state="{state}",strategy="direct"}}'

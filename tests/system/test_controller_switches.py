@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -142,7 +143,7 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
     ping = namespace.call(
         f"{bed.name}-x1",
         lambda: subprocess.Popen(
-            ["ping", "-i", "0.002", "-c", "3000", "-q", "10.9.0.2"],
+            ["ping", "-i", "0.002", "-q", "10.9.0.2"],
             stdout=subprocess.PIPE,
             text=True,
         ),
@@ -155,12 +156,10 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
     up.controller.restart()
     until(lambda: ready(up.client), "the switches to be back")
     assert up.client.move("*", "i2", wait=True)["state"] == "done"
-    assert ping.poll() is None  # else some of this was not under traffic
-    said, _ = ping.communicate(timeout=60)
-    assert " 0% packet loss" in said
+    sent = all_answered(ping)
     # Open vSwitch adds to these counters now and then; an entry that had gone would begin anew.
     until(
-        lambda: [n >= 3000 for n in entries(bed, "ingress", ours=False).values()] == [True, True],
+        lambda: [n >= sent for n in entries(bed, "ingress", ours=False).values()] == [True, True],
         "all of it in their entries' counters",
     )
     assert sum(switch["errors"] for switch in up.client.switches()) == 0
@@ -191,7 +190,8 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
     up = platform()
     ping = up.bed.popen(
         "h1",
-        ["ping", "-i", "0.002", "-c", "3000", "-q", up.bed.hosts["h2"].ip4],
+        # A port keeps some 270 of them while a switch gets no CPU.
+        ["ping", "-i", "0.01", "-q", up.bed.hosts["h2"].ip4],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -202,8 +202,18 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
     up.controller.kill()
     up.controller.restart()
     until(lambda: ready(up.client), "the switches to be back")
+    all_answered(ping)
+
+
+def all_answered(ping: "subprocess.Popen[str]") -> int:
+    """End it; how many it has sent, of which the last may be on its way."""
+    ping.send_signal(signal.SIGINT)
     said, _ = ping.communicate(timeout=60)
-    assert " 0% packet loss" in said
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+    assert found, said
+    sent, received = int(found[1]), int(found[2])
+    assert received >= sent - 1, said
+    return received
 
 
 def test_a_switch_that_refuses_an_entry_leaves_all_as_it_was(platform: Platforms) -> None:

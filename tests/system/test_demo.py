@@ -69,7 +69,9 @@ def test_a_demo_tells_what_became_of_every_packet(tmp_path: Path, name: str, fun
     assert all(move["controller_packets"] == 0 for move in report["moves"])
     assert all(move["state_arrived"] and all(move["state_arrived"]) for move in report["moves"])
     udp = report["udp"]
-    assert (udp["reordered"], udp["duplicated"]) == (0, 0)
+    # Behind functions without CPU time order is not promised: docs/direct.md, "Order behind …".
+    assert not (report["passed"] and udp["lost"] + udp["reordered"])
+    assert udp["duplicated"] == 0
     assert udp["sent"] == udp["received"] + udp["lost"]
     assert report["tcp"]["connected"]
     assert report["tcp"]["intact"]
@@ -101,11 +103,12 @@ def test_a_planted_loss_fails_it_and_is_told_where(tmp_path: Path, name: str) ->
     assert verdict == report["verdict"]
     assert verdict.startswith(f"FAILED: udp: {report['udp']['lost']:,} packets lost (")
     assert report["udp"]["lost"] >= dropped
-    spot = max(
-        (spot for spot in report["spots"] if spot["flow"] == 1), key=lambda spot: spot["packets"]
-    )
-    assert (spot["what"], spot["packets"] >= dropped) == ("lost", True)
-    assert f"to port 7001, sent from {spot['from_s']:.3f} to " in verdict
+    lost = [spot for spot in report["spots"] if spot["what"] == "lost" and "flow" in spot]
+    planted = [spot for spot in lost if spot["flow"] == 1]
+    assert max(spot["packets"] for spot in planted) >= dropped
+    # A machine with other things to do may have lost more, elsewhere.
+    worst = max(lost, key=lambda spot: spot["packets"])
+    assert f"to port {7000 + worst['flow']}, sent from {worst['from_s']:.3f} to " in verdict
     (crosses,) = drawn(tmp_path / "demo.png", AMISS, below=0.1)  # the headline is of this colour
     assert crosses > 100
     assert not left_behind(before, name)

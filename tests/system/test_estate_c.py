@@ -86,8 +86,9 @@ class Installed:
         run(*compiler, *STRICT, *options, str(source), *self.flags, "-lpthread", "-o", str(program))
         return program
 
-    def run(self, *argv: str) -> str:
-        return run(*argv, environment={"LD_LIBRARY_PATH": str(self.prefix / "lib")})
+    def run(self, *argv: str, timeout: float = 120.0) -> str:
+        where = {"LD_LIBRARY_PATH": str(self.prefix / "lib")}
+        return run(*argv, environment=where, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +148,13 @@ def test_the_header_is_for_cpp_too(installed: Installed) -> None:
     assert installed.run(str(installed.build(SOURCES / "header.cpp"))) == "C++ agrees\n"
 
 
+@pytest.mark.timeout(600)
 def test_valgrind_finds_nothing(installed: Installed) -> None:
     program = installed.build(SOURCES / "contract.c")
-    assert installed.run(*VALGRIND, str(program)) == "contract holds\n"
+    assert installed.run(*VALGRIND, str(program), timeout=280) == "contract holds\n"
     program = installed.build(SOURCES / "members.c")
-    assert installed.run(*VALGRIND, str(program), *members_of("p2p")) == "members agree\n"
+    words = [*VALGRIND, str(program), *members_of("p2p")]
+    assert installed.run(*words, timeout=280) == "members agree\n"
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_sixteen_members_and_some_that_come_and_go_while_all_are_read(join: Join
 
 def test_a_killed_member_is_missing_then_gone_and_free_for_another(join: Join) -> None:
     place = f"127.0.0.1:{free_ports(1)[0]}"
-    one, two = join("n0", listen=place), join("n1", peers=[place])
+    one = join("n0", listen=place, failure_after=3.0)
+    two = join("n1", peers=[place], failure_after=3.0)
     two.say("add", "k", 1)
     sees(one, ["n0", "n1"])
     two.stop()
@@ -135,7 +136,9 @@ def test_members_on_both_sides_of_a_cut_go_on_alone_and_together_again(sites: Ch
         links.address(sites.namespaces["nf"], "up", "10.0.0.11/24")
 
         def member(role: str, node: str, **options: Any) -> Member:
-            one = Member(within(sites, role), node=node, cluster="cut", **options)
+            one = Member(
+                within(sites, role), node=node, cluster="cut", failure_after=3.0, **options
+            )
             stack.callback(one.end)
             return one
 

@@ -209,12 +209,12 @@ def test_who_comes_with_a_certificate_of_another_is_turned_away_with_a_line(
 
         def come() -> None:
             """Dial as instance 2, and prove to have the deployment's key."""
+            own = None if kind in ("plain", "none") else deployment.bad(kind, DESTINATION)
             with suppress(OSError), socket.create_connection((one.mgmt_ip, PORT), 20) as end:
                 if kind != "plain":
                     context = ssl.create_default_context(cafile=deployment.ours.ca)
                     context.check_hostname = False
-                    if kind != "none":
-                        own = deployment.bad(kind, DESTINATION)
+                    if own is not None:
                         context.load_cert_chain(own.cert, own.key)
                     end = context.wrap_socket(end)
                 greeting = end.recv(GREETING.size)
