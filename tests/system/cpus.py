@@ -1,7 +1,9 @@
-"""How busy the machine's CPUs are, whoever uses them."""
+"""The machine's CPUs: how busy they are, whoever uses them, and how to keep to one."""
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 #: In /proc/stat's line of all CPUs, the columns in which none of them worked: idle and iowait.
@@ -19,6 +21,17 @@ class Busy:
 
     def look(self) -> float:
         return (_worked() - self._worked) / (time.monotonic() - self._at)
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """Keep the calling thread, and so what it sends, to one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _worked() -> float:

@@ -15,6 +15,7 @@ from hsl_pcap import until
 
 from flowferry import probe
 from flowferry.hsl import Agent, Client, HslError
+from flowferry.hsl.agent import Config
 from flowferry.hsl.wiring import config_for
 from flowferry.testbed import Chain
 
@@ -24,10 +25,15 @@ PATIENCE = 5.0
 SHIMS = {"kernel": "bridge", "veth": "forwarder"}
 
 
+def patient(chain: Chain, **options: Any) -> Config:
+    """A configuration in which an agent that gets no CPU for a while is not taken for dead."""
+    return config_for(chain, **({"heartbeat_timeout_ms": 60_000} | options))
+
+
 @contextmanager
 def attached(chain: Chain, *, cpu: int | None = None, **options: Any) -> Iterator[Client]:
     """Run an agent (on one CPU, if asked to) in front of the function; a client of it."""
-    with Agent(config_for(chain, **options), cpu=cpu) as agent, agent.client() as client:
+    with Agent(patient(chain, **options), cpu=cpu) as agent, agent.client() as client:
         yield client
 
 
@@ -53,7 +59,8 @@ class Flood:
         self, chain: Chain, *, flows: int, rate: float | None, cpu: int | None = None, **more: Any
     ) -> None:
         self._chain = chain
-        self._stopped = "duration" not in more  # by us: it has no end of its own
+        # By us: it has no end of its own.
+        self._stopped = not more.keys() & {"duration", "count"}
         self._patience = more.get("duration", 0.0) + 60.0  # seconds
         more.setdefault("duration", 3600.0)
         self._request = {"flows": flows, "rate": rate, "cpu": cpu, "frame": 58, **more}

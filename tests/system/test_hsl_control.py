@@ -165,7 +165,7 @@ def test_what_has_just_left_is_no_longer_served_for_whoever_holds_by_hand(pair: 
 
 
 def test_a_silent_controller_is_not_waited_for(pair: Pair) -> None:
-    hands = pair.prepared(settling_ms=100)
+    hands = pair.prepared(settling_ms=500)
     hands.packet(DESTINATION, 2)
     hands.until(lambda: hands.passed[DESTINATION] == [2], "the packet, without a marker")
     released = hands.hear(Command.RELEASED, DESTINATION)

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 from bpf_objects import alive, hanging, held_by
+from hsl_rig import patient
 from markers import key_file
 from numbered import Traffic, until
 from peers import Taker
+from softnet import room
 
 from flowferry.hsl import Agent, HslError
-from flowferry.hsl.wiring import config_for
 from flowferry.testbed import namespace
 from flowferry.testbed.bare import Chain
 
 Build = Callable[..., Chain]
 SHIMS = ["bridge", "forwarder"]
-TIMEOUT_MS = 300  # of the heartbeat: short, so that the tests are
+TIMEOUT_MS = 300  # of the heartbeat where it is the subject: short, so that the tests are
 
 
 def kept(agent: Agent) -> int:
@@ -33,7 +34,7 @@ def kept(agent: Agent) -> int:
 
 
 def start(chain: Chain, **fields: Any) -> Agent:
-    return Agent(config_for(chain, heartbeat_timeout_ms=TIMEOUT_MS, **fields))
+    return Agent(patient(chain, **fields))
 
 
 @pytest.mark.parametrize("function", SHIMS)
@@ -78,7 +79,7 @@ def test_agent_killed_in_a_capture_loses_what_it_held_and_its_successor_counts_i
 
 def test_agent_killed_under_traffic_loses_only_what_is_counted(netns_chain: Build) -> None:
     chain = netns_chain(static_neighbours=True, steering=True)
-    with start(chain) as agent, Traffic(chain, flows=8) as traffic:
+    with room(), start(chain) as agent, Traffic(chain, flows=8) as traffic:
         with traffic.keep_sending(4000):
             until(lambda: traffic.arrivals.total > 200, "traffic flows")
             with agent.client() as client:
@@ -96,7 +97,7 @@ def test_agent_killed_under_traffic_loses_only_what_is_counted(netns_chain: Buil
 @pytest.mark.parametrize("function", SHIMS)
 def test_stopped_agent_lets_traffic_on_and_never_replays(netns_chain: Build, function: str) -> None:
     chain = netns_chain(function=function, static_neighbours=True)
-    with start(chain) as agent, Traffic(chain, flows=3) as traffic:
+    with start(chain, heartbeat_timeout_ms=TIMEOUT_MS) as agent, Traffic(chain, flows=3) as traffic:
         with traffic.keep_sending(3000):
             until(lambda: traffic.arrivals.total > 200, "traffic flows")
             client = agent.client()
@@ -129,7 +130,7 @@ def test_strays_under_way_while_the_agent_starts_over_are_not_counted_as_lost(
     file, keys = key_file(tmp_path)
     with (
         contextlib.closing(Taker(chain, keys, late=True)) as taker,
-        start(chain, keys=[file]) as agent,
+        start(chain, keys=[file], heartbeat_timeout_ms=TIMEOUT_MS) as agent,
         agent.client() as client,
         Traffic(chain, flows=2) as traffic,
     ):
@@ -151,7 +152,7 @@ def test_agent_stopped_for_less_than_the_time_out_loses_nothing(
     netns_chain: Build, function: str
 ) -> None:
     chain = netns_chain(function=function, static_neighbours=True)
-    config = config_for(chain, heartbeat_timeout_ms=60_000)
+    config = patient(chain)
     with Agent(config) as agent, Traffic(chain) as traffic:
         client = agent.client()
         with traffic.keep_sending(3000):
@@ -171,7 +172,7 @@ def test_resting_agent_stopped_and_resumed_disturbs_nothing(
     netns_chain: Build, function: str
 ) -> None:
     chain = netns_chain(function=function, static_neighbours=True)
-    with start(chain) as agent, Traffic(chain) as traffic:
+    with start(chain, heartbeat_timeout_ms=TIMEOUT_MS) as agent, Traffic(chain) as traffic:
         with traffic.keep_sending(2000):
             agent.suspend()
             time.sleep(3 * TIMEOUT_MS / 1e3)  # the fault itself: a stop longer than the time-out
@@ -233,7 +234,7 @@ def test_full_queue_to_a_stopped_agent_is_counted_to_the_packet(
     netns_chain: Build, function: str
 ) -> None:
     chain = netns_chain(function=function, static_neighbours=True)
-    config = config_for(chain, heartbeat_timeout_ms=600_000)
+    config = patient(chain)
     with Agent(config) as agent, Traffic(chain, flows=2) as traffic:
         chain.run("nf", ["ip", "link", "set", "dev", "ff1u", "txqueuelen", "500"])
         client = agent.client()
@@ -250,7 +251,7 @@ def test_full_queue_to_a_stopped_agent_is_counted_to_the_packet(
 
 def test_agents_replaced_under_traffic_lose_nothing(netns_chain: Build) -> None:
     chain = netns_chain(static_neighbours=True, steering=True)
-    with Traffic(chain, flows=5) as traffic:
+    with room(), Traffic(chain, flows=5) as traffic:
         with traffic.keep_sending(3000):
             for _ in range(5):
                 with start(chain) as agent, agent.client() as client:
@@ -289,7 +290,7 @@ def test_agent_ends_with_the_function_behind_the_inner_pair(
     netns_chain: Build, delete: Callable[[Chain], None]
 ) -> None:
     chain = netns_chain(function="forwarder", static_neighbours=True)
-    config = config_for(chain, heartbeat_timeout_ms=TIMEOUT_MS)
+    config = patient(chain)
     agent = Agent(config)
     with contextlib.ExitStack() as stack:
         stack.callback(agent.kill)
@@ -309,7 +310,7 @@ def test_packets_that_vanish_in_the_kernel_are_found_out_and_counted(
     netns_chain: Build, function: str
 ) -> None:
     chain = netns_chain(function=function, static_neighbours=True)
-    config = config_for(chain, heartbeat_timeout_ms=600_000)
+    config = patient(chain)
     with Agent(config) as agent, Traffic(chain, flows=2) as traffic, agent.client() as client:
         hold = client.hold("udp")
         agent.suspend()

@@ -13,15 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hsl_rig import patient
 from markers import key_file
 from numbered import Traffic, until
 from peers import Follower, Taker
 
 from flowferry import _native
 from flowferry.hsl import Agent, Client, HslError
-from flowferry.hsl.wiring import config_for
 from flowferry.testbed.bare import Chain
 from soak import STOP_REPEATS
 
@@ -36,14 +37,16 @@ FOLLOWING = 50  # the flow that only followers have
 class Drive:
     """An agent, traffic through it, and both ends of its streams."""
 
-    def __init__(self, chain: Chain, directory: Path, failpoint: str | None) -> None:
+    def __init__(
+        self, chain: Chain, directory: Path, failpoint: str | None, **options: Any
+    ) -> None:
         """Start everything; the failpoint strikes later."""
         chain.run("nf", ["ip", "link", "set", "dev", "lo", "up"])
         file, self.keys = key_file(directory)
         self.chain = chain
-        self.config = config_for(
+        self.config = patient(
             chain,
-            heartbeat_timeout_ms=TIMEOUT_MS,
+            **options,
             keys=[file],
             strays_listen=f"127.0.0.1:{STRAYS_PORT}",
             failpoint=failpoint,
@@ -236,7 +239,7 @@ class Drive:
                 f"{sent} sent: {arrivals.numbers} {number_in(arrivals.numbers)} arrived, "
                 f"{self.taker.numbers} {number_in(self.taker.numbers)} went on, {lost} lost"
             ),
-            timeout=3,
+            timeout=10,
         )
         self.traffic._drain()
         # A dead agent may not have heard that its last strays were taken, nor have said that it had
@@ -249,8 +252,10 @@ class Drive:
 
 
 @contextlib.contextmanager
-def driven(chain: Chain, directory: Path, failpoint: str | None = None) -> Iterator[Drive]:
-    drive = Drive(chain, directory, failpoint)
+def driven(
+    chain: Chain, directory: Path, failpoint: str | None = None, **options: Any
+) -> Iterator[Drive]:
+    drive = Drive(chain, directory, failpoint, **options)
     try:
         yield drive
     finally:
@@ -274,7 +279,7 @@ def test_killed_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) 
         drive.agent.process.wait(timeout=10)
         assert drive.agent.process.returncode == -signal.SIGKILL
         drive.bring_up()
-        config = config_for(drive.chain, heartbeat_timeout_ms=TIMEOUT_MS)
+        config = patient(drive.chain)
         with Agent(config) as successor, successor.client() as client:
             drive.traffic.send(20)
             counters = client.status()["counters"].values()
@@ -294,7 +299,8 @@ def test_killed_at(netns_chain: Callable[..., Chain], tmp_path: Path, row: str) 
 def test_stopped_at(
     netns_chain: Callable[..., Chain], tmp_path: Path, row: str, repeat: int
 ) -> None:
-    with driven(netns_chain(static_neighbours=True), tmp_path, f"{row}:stop") as drive:
+    chain, options = netns_chain(static_neighbours=True), {"heartbeat_timeout_ms": TIMEOUT_MS}
+    with driven(chain, tmp_path, f"{row}:stop", **options) as drive:
         ended = threading.Event()
         stopped = threading.Event()
 

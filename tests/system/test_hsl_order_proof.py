@@ -10,6 +10,7 @@ import pytest
 from hsl_pcap import Tcpdump, Verdict, judge, judge_copies, judge_probe
 from hsl_rig import Flood, at_rest, cycle
 from numbered import until
+from softnet import room
 from test_hsl_order import FILTER
 
 from flowferry.hsl import Agent, Config, Instance, Interfaces
@@ -66,7 +67,7 @@ def test_drops_doubles_and_swaps_on_the_way_are_counted_exactly(
     until(ready.exists, "the forwarder runs")
     with (
         Tcpdump(chain, "h2", "eth0", path, FILTER) as dump,
-        Flood(chain, flows=1, rate=20_000, duration=0.2) as flood,
+        Flood(chain, flows=1, rate=20_000, count=4000) as flood,
     ):
         pass
     found = judge_probe(dump.records(), flood.sent["run"], flood.sent["sent_per_flow"])
@@ -101,11 +102,12 @@ def test_a_packet_socket_in_front_of_the_kernel_shim_is_found_out(
     )
     path = tmp_path / "far.pcap"
     with (
+        room(),
         Agent(config) as agent,
         agent.client() as client,
         Tcpdump(chain, "h2", "eth0", path, FILTER) as dump,
     ):
-        with Flood(chain, flows=10, rate=20_000) as flood:
+        with Flood(chain, flows=10, rate=2_000) as flood:
             done = cycle(client, [0.01] * 10, "udp")
         at_rest(client)
     found = judge_probe(dump.records(), flood.sent["run"], flood.sent["sent_per_flow"])

@@ -146,9 +146,9 @@ def test_what_the_sink_drops_itself_is_reported_apart(pair: Pair) -> None:
 def test_sent_counts_from_a_file(pair: Pair, tmp_path: Path) -> None:
     report = tmp_path / "sent.json"
     with sinking(pair):
-        probe.write_report(report, send(pair, flows=7, count=1))  # of an earlier run
+        probe.write_report(report, send(pair, run=1, flows=7, count=1))  # of an earlier run
     with sinking(pair, sent=report, linger=0.2) as sunk:
-        sent = send(pair, flows=5, count=10, rate=1000, end=None)
+        sent = send(pair, run=2, flows=5, count=10, rate=1000, end=None)
         sent["sent_per_flow"][4] += 2
         probe.write_report(report, sent)
     got = sunk.result()

