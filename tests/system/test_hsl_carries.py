@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -406,6 +407,24 @@ def test_an_alias_holds_the_way_back_under_its_other_headers(rig: Rig) -> None:
     finish(rig.client, hold)
     rig.there.got()
     rig.back.got()
+
+
+@both_shims
+def test_a_release_keeps_to_its_rate(netns_chain: Build, function: str) -> None:
+    chain = netns_chain(function=function, static_neighbours=True, steering=True)
+    with (
+        Agent(patient(chain, release_rate=1000)) as agent,
+        agent.client() as client,
+        Traffic(chain, flows=4) as traffic,
+    ):
+        hold = client.hold("udp", sides=["upstream"])
+        traffic.send(600)
+        until(lambda: captured(client) == 600, "packets are held")
+        began = time.monotonic()
+        finish(client, hold)
+        # At the least, on any machine: the last of them is due then, but for what may go at once.
+        assert time.monotonic() - began > 0.59
+        traffic.settled(lost=0)
 
 
 @both_shims

@@ -32,6 +32,9 @@ PAUSE = 0.2
 PATIENCE = 30.0
 #: Milliseconds that a move waits for what nobody has heard of.
 SETTLING = 500
+#: Packets a second of a release: about twice what the flows bring, and fewer in ten milliseconds
+#: than a switch that waits for a CPU keeps at a port.
+RELEASE_RATE = 15_000
 
 
 class Look(NamedTuple):
@@ -103,7 +106,14 @@ def play(demo: Demo, scratch: Path, told: Callable[[Demo], None] = lambda _: Non
             )
         )
         enter("starting controller and agents")
-        platform = stack.enter_context(Platform(bed, settling_ms=SETTLING, function_sockets=True))
+        platform = stack.enter_context(
+            Platform(
+                bed,
+                settling_ms=SETTLING,
+                function_sockets=True,
+                agent={"release_rate": RELEASE_RATE},
+            )
+        )
         controller = platform.client
         key = platform.keys[0]
         state = stack.enter_context(State(bed, scratch, key.id, Path(key.file)))

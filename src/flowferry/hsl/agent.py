@@ -72,6 +72,7 @@ class Config:
     attach: Literal["auto", "filter"] = "auto"
     function_socket: str | None = None
     drain_quiet_us: int = 1000
+    release_rate: int = 0
     failpoint: str | None = None
     trust_markers: bool = False
     stall_ms: int = 0

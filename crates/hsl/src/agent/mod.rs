@@ -15,6 +15,7 @@ mod failpoint;
 mod flush;
 mod function;
 mod lines;
+mod pace;
 mod packets;
 mod peers;
 mod place;
@@ -49,6 +50,7 @@ use error::system;
 use flush::{FlushId, Flushes};
 use function::Channel;
 use lines::Lines;
+use pace::Pace;
 use peers::Peers;
 use place::Place;
 use radio::Radio;
@@ -126,6 +128,7 @@ pub struct Agent {
     started_ns: u64,
     captured: [u64; 2],
     flights: [Flight; 2],
+    paces: [Option<Pace>; 2],
     burst: u64,
     lost: u64,
     /// Markers that came in on another side than they were signed for.

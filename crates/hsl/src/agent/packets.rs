@@ -132,7 +132,7 @@ impl Agent {
             return Ok(());
         };
         let room = self.room(side)?;
-        if room == 0 {
+        if room == 0 && self.until_released(now()) == Some(0) {
             std::thread::sleep(NAP);
         }
         for _ in 0..WRITE_BATCH.min(room) {
@@ -142,6 +142,12 @@ impl Agent {
             self.write_out(key, &frame)?;
         }
         Ok(())
+    }
+
+    /// Nanoseconds until the next packet may be released; `None` if none waits for that.
+    pub(super) fn until_released(&self, time: u64) -> Option<u64> {
+        let side = self.endpoint.writes()?.side();
+        Some(self.paces[side.index()].map_or(0, |pace| pace.wait(time)))
     }
 
     /// How many frames may be written on a side.
@@ -154,7 +160,9 @@ impl Agent {
         if flight.written < passed || time - flight.since_ns > BURST_NS {
             flight.written = passed;
         }
-        Ok(self.burst.saturating_sub(flight.written - passed) as usize)
+        let paced = self.paces[side.index()].map_or(u64::MAX, |pace| pace.room(time));
+        let room = self.burst.saturating_sub(flight.written - passed);
+        Ok(room.min(paced) as usize)
     }
 
     /// Write one packet to the function, waiting for room in the kernel's queue.
@@ -166,7 +174,11 @@ impl Agent {
         loop {
             match self.shim.write(key.side(), frame, Write::Captured) {
                 Ok(Outcome::Taken) => {
-                    self.flights[key.side().index()].written += 1;
+                    let side = key.side().index();
+                    self.flights[side].written += 1;
+                    if let Some(pace) = &mut self.paces[side] {
+                        pace.spend(now());
+                    }
                     return Ok(());
                 }
                 // The next beat starts over; it finds what was captured among the outstanding.

@@ -25,12 +25,11 @@ impl Agent {
         if self.busy && self.flushes.is_empty() && self.endpoint.only_keeps() {
             std::thread::sleep(GATHER);
         }
-        let pending =
-            self.endpoint.has_writes() || self.busy || self.clients.values().any(Lines::has_more);
-        let most = match (pending, self.endpoint.is_idle() && self.flushes.is_empty()) {
-            (true, _) => Duration::ZERO,
-            (false, true) => REST,
-            (false, false) => REST_AT_WORK,
+        let most = match self.until_released(now()) {
+            _ if self.busy || self.clients.values().any(Lines::has_more) => Duration::ZERO,
+            Some(wait) => REST_AT_WORK.min(Duration::from_nanos(wait)),
+            None if self.endpoint.is_idle() && self.flushes.is_empty() => REST,
+            None => REST_AT_WORK,
         };
         let due = self.next_due();
         let due = due.map(|due| Duration::from_nanos(due.saturating_sub(now())));

@@ -18,6 +18,7 @@ use super::config::{Config, Kind};
 use super::error::{AgentError, system};
 use super::failpoint::{self, Failpoint};
 use super::flush::Flushes;
+use super::pace::Pace;
 use super::peers::{Peers, Refusals};
 use super::place::Place;
 use super::radio::Radio;
@@ -102,6 +103,7 @@ impl Agent {
             started_ns,
             captured: [0; 2],
             flights: [Flight::default(); 2],
+            paces: [Pace::new(config.release_rate); 2],
             burst,
             lost: 0,
             misplaced: 0,
