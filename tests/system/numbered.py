@@ -18,7 +18,7 @@ PORT = 7000
 
 
 def until(
-    condition: Callable[[], bool], what: str | Callable[[], str], timeout: float = 30.0
+    condition: Callable[[], bool], what: str | Callable[[], str], timeout: float = 10.0
 ) -> None:
     """Poll a condition; fail, naming it, when it does not come true in time (seconds)."""
     deadline = time.monotonic() + timeout
