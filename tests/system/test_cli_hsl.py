@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hsl_rig import patient
 
 from flowferry.hsl import Agent
 from flowferry.hsl.wiring import config_for
@@ -55,7 +56,7 @@ class Rig:
 @pytest.fixture
 def rig(netns_chain: Callable[..., Chain]) -> Iterator[Rig]:
     chain = netns_chain(static_neighbours=True)
-    with Agent(config_for(chain)):
+    with Agent(patient(chain)):
         yield Rig(chain)
 
 

@@ -2,17 +2,17 @@
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hsl_pcap import until
+from pings import Pings
 
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.testbed import Testbed, links, namespace
@@ -140,23 +140,22 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
         there = next(other for other, _ in hosts.values() if other != port)
         entry = f"cookie=0x77,table=0,priority=1,in_port={port},actions=output:{there}"
         ofctl(bed, "ingress", "add-flow", entry)
-    ping = namespace.call(
-        f"{bed.name}-x1",
-        lambda: subprocess.Popen(
-            ["ping", "-i", "0.002", "-q", "10.9.0.2"],
-            stdout=subprocess.PIPE,
-            text=True,
-        ),
-    )
-    for to in ("i2", "i1"):
-        assert up.client.move("*", to, wait=True)["state"] == "done"
-    with away(up, "ingress"):
-        pass
-    up.controller.kill()
-    up.controller.restart()
-    until(lambda: ready(up.client), "the switches to be back")
-    assert up.client.move("*", "i2", wait=True)["state"] == "done"
-    sent = all_answered(ping)
+
+    def start(argv: list[str], out: IO[str]) -> "subprocess.Popen[str]":
+        space = f"{bed.name}-x1"
+        return namespace.call(space, lambda: subprocess.Popen(argv, stdout=out, text=True))
+
+    with Pings(start, "-i", "0.002", "10.9.0.2") as pings:
+        for to in ("i2", "i1"):
+            assert up.client.move("*", to, wait=True)["state"] == "done"
+        with away(up, "ingress"):
+            pass
+        up.controller.kill()
+        up.controller.restart()
+        until(lambda: ready(up.client), "the switches to be back")
+        assert up.client.move("*", "i2", wait=True)["state"] == "done"
+    pings.whole(200)
+    sent = len(pings.answered)
     # Open vSwitch adds to these counters now and then; an entry that had gone would begin anew.
     until(
         lambda: [n >= sent for n in entries(bed, "ingress", ours=False).values()] == [True, True],
@@ -188,32 +187,20 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
     platform: Platforms,
 ) -> None:
     up = platform()
-    ping = up.bed.popen(
-        "h1",
-        # A port keeps some 270 of them while a switch gets no CPU.
-        ["ping", "-i", "0.01", "-q", up.bed.hosts["h2"].ip4],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with away(up, "ingress"):
-        pass
-    with away(up, "egress"):
-        pass
-    up.controller.kill()
-    up.controller.restart()
-    until(lambda: ready(up.client), "the switches to be back")
-    all_answered(ping)
 
+    def start(argv: list[str], out: IO[str]) -> "subprocess.Popen[str]":
+        return up.bed.popen("h1", argv, stdout=out, text=True)
 
-def all_answered(ping: "subprocess.Popen[str]") -> int:
-    """End it; how many it has sent, of which the last may be on its way."""
-    ping.send_signal(signal.SIGINT)
-    said, _ = ping.communicate(timeout=60)
-    found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-    assert found, said
-    sent, received = int(found[1]), int(found[2])
-    assert received >= sent - 1, said
-    return received
+    # A port keeps some 270 of them while a switch gets no CPU.
+    with Pings(start, "-i", "0.01", up.bed.hosts["h2"].ip4) as pings:
+        with away(up, "ingress"):
+            pass
+        with away(up, "egress"):
+            pass
+        up.controller.kill()
+        up.controller.restart()
+        until(lambda: ready(up.client), "the switches to be back")
+    pings.whole(30)
 
 
 def test_a_switch_that_refuses_an_entry_leaves_all_as_it_was(platform: Platforms) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from frames_through import (
@@ -33,6 +33,7 @@ from frames_through import (
 from hsl_rig import patient
 from markers import UDP_SEGMENT, key_file
 from numbered import Traffic, until
+from pings import Pings
 from softnet import room
 
 from flowferry.hsl import Agent, Client, Instance
@@ -261,20 +262,24 @@ def test_pings_of_1400_bytes_come_through_holds(
     chain = netns_chain(function=function, static_neighbours=True)
     host = chain.hosts["h2"]
     target = host.ip4 if version == "-4" else host.ip6
-    command = ["ping", version, "-c", "10", "-i", "0.01", "-s", "1400", "-W", "60", target]
+    options = (version, "-i", "0.01", "-s", "1400", "-W", "60")
     holds: list[tuple[Side, ...]] = [("upstream",), ("downstream",), BOTH]
-    with Agent(patient(chain)) as agent, agent.client() as client:
+
+    def start(argv: list[str], out: IO[str]) -> "subprocess.Popen[str]":
+        return chain.popen("h1", argv, stdout=out, text=True)
+
+    with (
+        Agent(patient(chain)) as agent,
+        agent.client() as client,
+        Pings(start, *options, target) as pings,
+    ):
         for sides in holds:
             side = sides[0]
             before = captured(client, side)
             hold = client.hold(match, sides=sides)
-            pinging = chain.popen("h1", command, stdout=subprocess.PIPE, text=True)
             until(lambda b=before, s=side: captured(client, s) > b + 2, "pings are held")  # type: ignore[misc]
             finish(client, hold)
-            said, _ = pinging.communicate(timeout=70)
-            assert "10 packets transmitted, 10 received, 0% packet loss" in said, said
-            assert "DUP" not in said
-            assert "wrong data" not in said
+    pings.whole(9)
 
 
 def port(number: int) -> Callable[[int], bytes]:

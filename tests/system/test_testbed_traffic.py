@@ -241,6 +241,10 @@ def test_a_cpu_share_holds_a_busy_loop_down(testbed: Build) -> None:
     )
     took = float(bed.run("i1", ["python3", "-c", loop]).stdout)
     assert took > 0.3 / 0.2 * 0.9  # however busy the machine is; less a period's share at each end
+    quota = ("cpu.max", "cpu.cfs_quota_us")
+    where = cgroup.paths(bed.name, "i1")[-1]
+    (said,) = [(where / name).read_text() for name in quota if (where / name).exists()]
+    assert said.split()[0] == f"{0.2 * cgroup.PERIOD:.0f}"
     group = f"/{cgroup.PARENT}/{bed.name}/"
     assert group in bed.run("i1", ["cat", "/proc/self/cgroup"]).stdout
     assert group not in bed.run("h1", ["cat", "/proc/self/cgroup"]).stdout

@@ -35,6 +35,8 @@ SETTLING = 500
 #: Packets a second of a release: about twice what the flows bring, and fewer in ten milliseconds
 #: than a switch that waits for a CPU keeps at a port.
 RELEASE_RATE = 15_000
+#: Milliseconds for a step, such a release included.
+DEADLINE = 10_000
 
 
 class Look(NamedTuple):
@@ -110,6 +112,7 @@ def play(demo: Demo, scratch: Path, told: Callable[[Demo], None] = lambda _: Non
             Platform(
                 bed,
                 settling_ms=SETTLING,
+                deadline_ms=DEADLINE,
                 function_sockets=True,
                 agent={"release_rate": RELEASE_RATE},
             )

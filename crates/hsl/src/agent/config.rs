@@ -53,7 +53,7 @@ pub struct Config {
     /// How long a function behind the veth shim may take over its last packets.
     #[serde(default = "Config::default_quiet")]
     pub drain_quiet_us: u64,
-    /// Packets a second that are released on a side at most; 0: as fast as the kernel takes them.
+    /// Packets a second that are released at most, both ways together; 0: as fast as the kernel takes them.
     #[serde(default)]
     pub release_rate: u64,
     /// For tests: `TRANSITION:kill`, `TRANSITION:stop`, with `@N` for the Nth time.

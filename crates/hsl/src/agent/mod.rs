@@ -128,7 +128,7 @@ pub struct Agent {
     started_ns: u64,
     captured: [u64; 2],
     flights: [Flight; 2],
-    paces: [Option<Pace>; 2],
+    pace: Option<Pace>,
     burst: u64,
     lost: u64,
     /// Markers that came in on another side than they were signed for.

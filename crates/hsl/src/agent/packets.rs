@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowferry_wire::Command;
 use serde_json::json;
 
+use super::pace::Pace;
 use super::{Agent, AgentError, Marker, Wait, api, flush, now};
 use crate::endpoint::Disposition;
 use crate::handover::Input;
@@ -140,14 +141,23 @@ impl Agent {
                 break;
             };
             self.write_out(key, &frame)?;
+            if let Some(pace) = &mut self.pace {
+                pace.spend(now());
+            }
         }
         Ok(())
     }
 
     /// Nanoseconds until the next packet may be released; `None` if none waits for that.
     pub(super) fn until_released(&self, time: u64) -> Option<u64> {
-        let side = self.endpoint.writes()?.side();
-        Some(self.paces[side.index()].map_or(0, |pace| pace.wait(time)))
+        self.endpoint.writes()?;
+        Some(self.kept_pace().map_or(0, |pace| pace.wait(time)))
+    }
+
+    /// The pace, unless there is no time for it.
+    fn kept_pace(&self) -> Option<&Pace> {
+        let hurry = self.stopping.is_some() || self.endpoint.budget().half_full();
+        self.pace.as_ref().filter(|_| !hurry)
     }
 
     /// How many frames may be written on a side.
@@ -160,8 +170,8 @@ impl Agent {
         if flight.written < passed || time - flight.since_ns > BURST_NS {
             flight.written = passed;
         }
-        let paced = self.paces[side.index()].map_or(u64::MAX, |pace| pace.room(time));
         let room = self.burst.saturating_sub(flight.written - passed);
+        let paced = self.kept_pace().map_or(room, |pace| pace.room(time));
         Ok(room.min(paced) as usize)
     }
 
@@ -174,11 +184,7 @@ impl Agent {
         loop {
             match self.shim.write(key.side(), frame, Write::Captured) {
                 Ok(Outcome::Taken) => {
-                    let side = key.side().index();
-                    self.flights[side].written += 1;
-                    if let Some(pace) = &mut self.paces[side] {
-                        pace.spend(now());
-                    }
+                    self.flights[key.side().index()].written += 1;
                     return Ok(());
                 }
                 // The next beat starts over; it finds what was captured among the outstanding.

@@ -103,7 +103,7 @@ impl Agent {
             started_ns,
             captured: [0; 2],
             flights: [Flight::default(); 2],
-            paces: [Pace::new(config.release_rate); 2],
+            pace: Pace::new(config.release_rate),
             burst,
             lost: 0,
             misplaced: 0,
