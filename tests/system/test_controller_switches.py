@@ -154,7 +154,7 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
         up.controller.restart()
         until(lambda: ready(up.client), "the switches to be back")
         assert up.client.move("*", "i2", wait=True)["state"] == "done"
-    pings.whole(200)
+    pings.whole(50)
     sent = len(pings.answered)
     # Open vSwitch adds to these counters now and then; an entry that had gone would begin anew.
     until(
@@ -200,7 +200,7 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
         up.controller.kill()
         up.controller.restart()
         until(lambda: ready(up.client), "the switches to be back")
-    pings.whole(30)
+    pings.whole(10)
 
 
 def test_a_switch_that_refuses_an_entry_leaves_all_as_it_was(platform: Platforms) -> None:

@@ -279,7 +279,7 @@ def test_pings_of_1400_bytes_come_through_holds(
             hold = client.hold(match, sides=sides)
             until(lambda b=before, s=side: captured(client, s) > b + 2, "pings are held")  # type: ignore[misc]
             finish(client, hold)
-    pings.whole(9)
+    pings.whole(3)
 
 
 def port(number: int) -> Callable[[int], bytes]:
