@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from handover_rig import PATIENT, Echo, Function
+from handover_rig import TIME_TO_DRAIN, Echo, Function
 from hsl_pcap import until
 from softnet import dropped_on_the_way
 
@@ -143,7 +143,7 @@ class Cell:
         self.platform = Platform(
             bed,
             function_sockets=True,
-            agent=PATIENT | ({"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {}),
+            agent=TIME_TO_DRAIN | ({"heartbeat_timeout_ms": TIMEOUT_MS} if fault is None else {}),
             agents=self._own,
             settling_ms=settling_ms,
             deadline_ms=2000,

@@ -278,7 +278,7 @@ def adapters(platform: Platform, folder: Path, export: str, take: str) -> Iterat
 
 #: Of agents: behind a forwarder's last packet nothing but time tells, and it may have to wait for a
 #: CPU (docs/hsl.md, "Drain").
-PATIENT = {"drain_quiet_us": 100_000}
+TIME_TO_DRAIN = {"drain_quiet_us": 100_000}
 
 
 def clean(echo: Echo) -> None:

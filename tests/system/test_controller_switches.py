@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 from hsl_pcap import until
-from pings import Pings
+from pings import pinging, whole
 
 from flowferry.controller import Client, ControllerError, Platform
 from flowferry.testbed import Testbed, links, namespace
@@ -145,7 +145,7 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
         space = f"{bed.name}-x1"
         return namespace.call(space, lambda: subprocess.Popen(argv, stdout=out, text=True))
 
-    with Pings(start, "-i", "0.002", "10.9.0.2") as pings:
+    with pinging(start, "-i", "0.002", "10.9.0.2") as answered:
         for to in ("i2", "i1"):
             assert up.client.move("*", to, wait=True)["state"] == "done"
         with away(up, "ingress"):
@@ -154,8 +154,8 @@ def test_other_peoples_packets_flow_on(platform: Platforms) -> None:
         up.controller.restart()
         until(lambda: ready(up.client), "the switches to be back")
         assert up.client.move("*", "i2", wait=True)["state"] == "done"
-    pings.whole(50)
-    sent = len(pings.answered)
+    whole(answered, 50)
+    sent = len(answered)
     # Open vSwitch adds to these counters now and then; an entry that had gone would begin anew.
     until(
         lambda: [n >= sent for n in entries(bed, "ingress", ours=False).values()] == [True, True],
@@ -192,7 +192,7 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
         return up.bed.popen("h1", argv, stdout=out, text=True)
 
     # A port keeps some 270 of them while a switch gets no CPU.
-    with Pings(start, "-i", "0.01", up.bed.hosts["h2"].ip4) as pings:
+    with pinging(start, "-i", "0.01", up.bed.hosts["h2"].ip4) as answered:
         with away(up, "ingress"):
             pass
         with away(up, "egress"):
@@ -200,7 +200,7 @@ def test_no_packet_is_lost_while_a_switch_and_the_controller_come_and_go(
         up.controller.kill()
         up.controller.restart()
         until(lambda: ready(up.client), "the switches to be back")
-    pings.whole(10)
+    whole(answered, 10)
 
 
 def test_a_switch_that_refuses_an_entry_leaves_all_as_it_was(platform: Platforms) -> None:

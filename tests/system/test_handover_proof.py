@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handover_rig import PATIENT, Bed, Echo, Numbered
+from handover_rig import TIME_TO_DRAIN, Bed, Echo, Numbered
 from hsl_pcap import Numbers, until
 from outside import Way, amiss, dropped_by_switches, miscounted, watching
 
@@ -77,7 +77,7 @@ def move(testbed: Bed, folder: Path, function: str, steering: bool, rate: float)
     bed = testbed(instances=2, function=function, steering=steering)
     # Without steering a sender that moves between CPUs reorders by itself.
     cpu = None if steering else 0
-    with Platform(bed, settling_ms=500, agent=PATIENT) as platform:
+    with Platform(bed, settling_ms=500, agent=TIME_TO_DRAIN) as platform:
         for address in (bed.hosts["h2"].ip4, bed.hosts["h2"].ip6):
             bed.run("h1", ["ping", "-c1", "-W5", address])
         dropped = dropped_by_switches(bed)

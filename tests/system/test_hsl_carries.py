@@ -7,7 +7,6 @@ import random
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -33,7 +32,7 @@ from frames_through import (
 from hsl_rig import patient
 from markers import UDP_SEGMENT, key_file
 from numbered import Traffic, until
-from pings import Pings
+from pings import pinging, whole
 from softnet import room
 
 from flowferry.hsl import Agent, Client, Instance
@@ -271,7 +270,7 @@ def test_pings_of_1400_bytes_come_through_holds(
     with (
         Agent(patient(chain)) as agent,
         agent.client() as client,
-        Pings(start, *options, target) as pings,
+        pinging(start, *options, target) as answered,
     ):
         for sides in holds:
             side = sides[0]
@@ -279,7 +278,7 @@ def test_pings_of_1400_bytes_come_through_holds(
             hold = client.hold(match, sides=sides)
             until(lambda b=before, s=side: captured(client, s) > b + 2, "pings are held")  # type: ignore[misc]
             finish(client, hold)
-    pings.whole(3)
+    whole(answered, 3)
 
 
 def port(number: int) -> Callable[[int], bytes]:
@@ -412,24 +411,6 @@ def test_an_alias_holds_the_way_back_under_its_other_headers(rig: Rig) -> None:
     finish(rig.client, hold)
     rig.there.got()
     rig.back.got()
-
-
-@both_shims
-def test_a_release_keeps_to_its_rate(netns_chain: Build, function: str) -> None:
-    chain = netns_chain(function=function, static_neighbours=True, steering=True)
-    with (
-        Agent(patient(chain, release_rate=1000)) as agent,
-        agent.client() as client,
-        Traffic(chain, flows=4) as traffic,
-    ):
-        hold = client.hold("udp", sides=["upstream"])
-        traffic.send(600)
-        until(lambda: captured(client) == 600, "packets are held")
-        began = time.monotonic()
-        finish(client, hold)
-        # At the least, on any machine: the last of them is due then, but for what may go at once.
-        assert time.monotonic() - began > 0.59
-        traffic.settled(lost=0)
 
 
 @both_shims
